@@ -1,0 +1,286 @@
+//! What the builder promises the entrypoint: one JSON document at [`PATH`] in the box.
+//!
+//! Types only: no I/O, no behaviour beyond serde. Both halves are built from the same
+//! commit, so there is no version negotiation; [`FORMAT`] only guards against a box put
+//! together by hand. Maps keep the order in which the playbook wrote them
+//! (`serde_json` with `preserve_order`), because templates loop over them.
+//!
+//! # Values
+//!
+//! Variables are *raw*: a string such as `"{{ redis_port }}"` is still a template and is
+//! rendered when it is used. Text that Ansible holds to be unsafe (facts, registered
+//! results) is never rendered and is written as Ansible's own JSON encoder writes it:
+//! `{"__ansible_unsafe": "text"}`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+pub use serde_json::Value;
+
+/// Where the contract lies in the box.
+pub const PATH: &str = "/usr/lib/tiffin/contract.json";
+
+/// Where the entrypoint lies in the box; `/usr/bin/tiffin` links to it.
+pub const ENTRYPOINT: &str = "/usr/lib/tiffin/entrypoint";
+
+/// Raised by every change that an older entrypoint would misread.
+pub const FORMAT: u32 = 1;
+
+/// Raw variables by name, in the playbook's order.
+pub type Variables = serde_json::Map<String, Value>;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contract {
+    /// Always [`FORMAT`].
+    pub format: u32,
+    pub product: Product,
+    /// By the name of the environment variable, such as `REDIS_MAXMEMORY`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Setting>,
+    /// The raw variables that the templates need, transitively, and no more. Where
+    /// templates disagree (role variables, loop items), [`Template::variables`] holds the difference.
+    #[serde(default)]
+    pub variables: Variables,
+    #[serde(default)]
+    pub templates: Vec<Template>,
+    /// The systemd units that the playbook enabled or started, by name.
+    #[serde(default)]
+    pub units: Vec<Unit>,
+    /// What the recipe adds about services, by service name: a unit's name without
+    /// `.service`, or a supervisor program's name.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceOverride>,
+    /// What must outlive the container. The first one also keeps what the entrypoint
+    /// itself has to remember (under `.tiffin`).
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    /// TCP ports that the box listens on for the outside.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Product {
+    /// The image's name without its tag, such as `acme/backend`.
+    pub name: String,
+    /// For people; the name when the recipe gives none.
+    pub title: String,
+    /// The image's tag, such as `v43.4.4`.
+    pub version: String,
+}
+
+/// Something that an operator may set by an environment variable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// The playbook's variable that the setting overrides, everywhere.
+    pub variable: String,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// The start is refused when nobody gives a value.
+    #[serde(default)]
+    pub required: bool,
+    /// Never shown, logged or given a default; [`Kind::Secret`] implies it.
+    #[serde(default)]
+    pub secret: bool,
+    /// Generated at first start with this many characters (`[A-Za-z0-9]`) and kept on
+    /// the first volume, when nobody gives a value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate: Option<u16>,
+    /// [`Kind::Enum`]: what is allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
+    /// Lowest and highest value of a number, or of a size in bytes or duration in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+    /// A regular expression that the whole value must match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// The playbook's raw default; absent for secrets and for variables that have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub help: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section: Option<String>,
+    /// The files that change with it: destinations of [`Template`]s.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    String,
+    Int,
+    /// `true|yes|on|1` and `false|no|off|0`, any case.
+    Bool,
+    /// 1 to 65535.
+    Port,
+    /// A host name or an IP address, no port.
+    Host,
+    Url,
+    Email,
+    Enum,
+    /// A JSON array, or text separated by commas.
+    List,
+    /// A JSON object.
+    Map,
+    /// `90`, `90s`, `15m`, `2h`, `1d`.
+    Duration,
+    /// `1048576`, `256k`, `256mb`, `1g`: binary multiples; the text is passed on as given.
+    Size,
+    /// An absolute path.
+    Path,
+    Secret,
+}
+
+/// One file that an Ansible `template` task wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// Absolute path in the box.
+    pub dest: String,
+    /// The template's path, relative to the playbook's directory where it lies below it.
+    pub source: String,
+    /// Name of the task that wrote the file, `role : task`.
+    pub task: String,
+    /// Numeric owner and group, permission bits in octal (`0640`), as found when the layer was taken.
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: String,
+    /// The template's text without its `#jinja2:` header.
+    pub body: String,
+    #[serde(default)]
+    pub options: TemplateOptions,
+    /// Raw variables that differ from [`Contract::variables`] for this file: `item`,
+    /// `ansible_managed`, `template_path`, role variables.
+    #[serde(default)]
+    pub variables: Variables,
+    /// Text of included and imported templates, by the name used in the template.
+    #[serde(default)]
+    pub includes: BTreeMap<String, String>,
+    pub parity: Parity,
+    /// Names of the handlers that the task notifies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<String>,
+    /// `validate:` of the task (`nginx -t -c %s`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validate: Option<String>,
+}
+
+/// Ansible's options for one template: arguments of the task and the `#jinja2:` header.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TemplateOptions {
+    pub trim_blocks: bool,
+    pub lstrip_blocks: bool,
+    pub newline_sequence: String,
+    pub block_start_string: String,
+    pub block_end_string: String,
+    pub variable_start_string: String,
+    pub variable_end_string: String,
+    pub comment_start_string: String,
+    pub comment_end_string: String,
+}
+
+impl Default for TemplateOptions {
+    /// Ansible's defaults, not Jinja's.
+    fn default() -> Self {
+        let text = str::to_owned;
+        TemplateOptions {
+            trim_blocks: true,
+            lstrip_blocks: false,
+            newline_sequence: text("\n"),
+            block_start_string: text("{%"),
+            block_end_string: text("%}"),
+            variable_start_string: text("{{"),
+            variable_end_string: text("}}"),
+            comment_start_string: text("{#"),
+            comment_end_string: text("#}"),
+        }
+    }
+}
+
+/// How the box's own engine compares with Ansible on one template. Only
+/// [`Parity::Identical`] is rendered again at start; the rest stays as Ansible wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "result", deny_unknown_fields)]
+pub enum Parity {
+    Identical,
+    /// First differing line, counted from 1, as Ansible and as Tiffin wrote it.
+    Differs {
+        line: usize,
+        ansible: String,
+        tiffin: String,
+    },
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unit {
+    /// With its suffix: `redis-server.service`. Never an alias.
+    pub name: String,
+    /// The unit file; drop-ins are looked for beside it as systemd does.
+    pub path: String,
+}
+
+/// What the recipe says about a service that its own file cannot say.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceOverride {
+    /// Services that must be ready first, besides those of the unit's After= and Requires=.
+    pub after: Vec<String>,
+    pub ready: Option<Ready>,
+    /// A one-shot that runs once per version of the box, not at every start.
+    pub once: bool,
+    /// A Jinja expression over the variables; the service is left out when it is false.
+    pub when: Option<String>,
+    /// Seconds between the stop signal and SIGKILL.
+    pub stop_timeout: Option<u32>,
+}
+
+/// A readiness check; exactly one of the first four is given.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ready {
+    /// `address:port`; may hold Jinja expressions (`127.0.0.1:{{ redis_port }}`), as the next three.
+    pub tcp: Option<String>,
+    /// Path of a unix socket that accepts connections.
+    pub unix: Option<String>,
+    /// `http://address[:port]/path` that answers 2xx or 3xx.
+    pub http: Option<String>,
+    /// A command line that exits 0.
+    pub command: Option<String>,
+    /// Seconds until the service counts as failed. 60 when absent.
+    pub timeout: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Absolute path in the box.
+    pub path: String,
+    /// The directories below it that the playbooks made, parents first: made again at
+    /// start where an empty volume hides them.
+    #[serde(default)]
+    pub directories: Vec<Directory>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// Absolute path in the box.
+    pub path: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits in octal: `0750`.
+    pub mode: String,
+}
