@@ -1,1 +1,29 @@
+//! Image layers and archives as bytes: a directory becomes a layer blob, layer blobs
+//! become one file that `docker load`, `podman load`, `skopeo` and `umoci` all take.
+//!
+//! The bytes depend on the inputs alone: neither the clock, the number of threads, the
+//! order in which a directory lists its names nor the place of the tree shows in them.
+//! Nothing here knows what an image is *for*; whoever calls decides what belongs in it.
+//!
+//! Every file appears under its final name only when it is whole and on disk (see
+//! [`write_layer`] and [`write_archive`]).
 
+mod archive;
+mod atomic;
+mod compress;
+mod config;
+mod error;
+mod layer;
+mod progress;
+mod reference;
+mod tarball;
+mod walk;
+mod xattr;
+
+pub use archive::{Archive, write_archive};
+pub use config::{Config, Healthcheck, rfc3339};
+pub use error::Error;
+pub use layer::{Content, Entry, Layer, LayerOptions, layer_from_entries, write_layer};
+pub use progress::{Progress, Silent};
+pub use reference::{InvalidReference, Reference};
+pub use walk::Source;

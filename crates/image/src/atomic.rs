@@ -1,0 +1,101 @@
+//! Files that are whole or absent: written beside their place under a name that nobody
+//! asks for, synced, then renamed.
+//!
+//! A killed process leaves at most a file named `.tiffin-partial-*`, which any later
+//! run may remove.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Error;
+
+pub(crate) const PARTIAL: &str = ".tiffin-partial-";
+
+/// A file on its way to its final name; dropped before [`Partial::persist`] it is removed.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    file: File,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Partial {
+    /// Creates `dir` too when it is missing.
+    pub(crate) fn new(dir: &Path) -> Result<Partial, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        loop {
+            let next = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = dir.join(format!("{PARTIAL}{}-{next}", std::process::id()));
+            match File::options().write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    return Ok(Partial {
+                        file,
+                        path,
+                        kept: false,
+                    });
+                }
+                // Left by a killed process that had this one's number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::write(&path, None)(error)),
+            }
+        }
+    }
+
+    /// Syncs, gives the file its name, and syncs the directory, so that the name outlives
+    /// a power failure. What was there before is replaced.
+    pub(crate) fn persist(mut self, path: &Path) -> Result<(), Error> {
+        self.file.sync_all().map_err(Error::write(path, None))?;
+        fs::rename(&self.path, path).map_err(Error::io("rename the finished", path))?;
+        self.kept = true;
+        let dir = parent(path);
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(Error::io("sync", dir))
+    }
+}
+
+impl Write for Partial {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Nothing more can be done about a failure here; the name marks it as waste.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
+        Some(dir) => dir,
+        None => Path::new("/"),
+    }
+}
+
+/// Mount point of the file system that holds `path`, and the bytes that are free there.
+pub(crate) fn space(path: &Path) -> (PathBuf, u64) {
+    let dir = fs::canonicalize(parent(path)).unwrap_or_else(|_| parent(path).to_owned());
+    let free = rustix::fs::statvfs(&dir).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+    let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| stat.st_dev);
+    let here = device(&dir);
+    let mount = dir
+        .ancestors()
+        .take_while(|path| device(path) == here)
+        .last()
+        .unwrap_or(&dir)
+        .to_owned();
+    (mount, free)
+}
