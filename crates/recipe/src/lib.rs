@@ -1,1 +1,134 @@
+//! `tiffin.yaml` becomes a checked [`Recipe`], or one error that names the key, the line
+//! and what would have been allowed.
+//!
+//! Unquoted values mean what they mean in a playbook (YAML 1.1, as Ansible reads it):
+//! `yes` is true, `0644` is 420. Relative paths are resolved against the recipe's own
+//! directory. The only files touched are the recipe itself and, for their existence,
+//! those that it names.
 
+mod error;
+mod field;
+mod read;
+mod setting;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use contract::{ServiceOverride, Setting};
+
+pub use error::Error;
+
+/// Reads and checks the recipe at `path`.
+pub fn read(path: &Path) -> Result<Recipe, Error> {
+    let text = read::text(path)?;
+    parse(&text, path)
+}
+
+/// Checks the text of a recipe that lies at `origin`.
+pub fn parse(text: &str, origin: &Path) -> Result<Recipe, Error> {
+    read::recipe(text, origin)
+}
+
+/// What a vendor wants packed. All paths on the host are absolute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The recipe's own file.
+    pub path: PathBuf,
+    /// The image's name without registry and tag: `acme/backend`.
+    pub name: String,
+    /// `registry.acme.example`, perhaps with `:port`.
+    pub registry: Option<String>,
+    /// For people.
+    pub title: Option<String>,
+    pub description: Option<String>,
+    pub vendor: Option<String>,
+    pub url: Option<String>,
+    /// An SPDX expression.
+    pub licenses: Option<String>,
+    pub base: Base,
+    /// Debian packages of the base besides those that it needs itself.
+    pub base_packages: Vec<String>,
+    /// Exists.
+    pub playbook: PathBuf,
+    /// Exists: a file or a directory.
+    pub inventory: Option<PathBuf>,
+    /// Ansible's `--limit`.
+    pub limit: Option<String>,
+    /// Key `groups`: the inventory groups that the box's one host belongs to.
+    pub group: Vec<String>,
+    /// Extra variables for Ansible.
+    pub variables: serde_json::Map<String, serde_json::Value>,
+    /// At least one, lowest first.
+    pub layers: Vec<Layer>,
+    /// By the name of the environment variable. `files` and `default` are for the builder to fill in.
+    pub settings: BTreeMap<String, Setting>,
+    /// Absolute paths in the box. `/data` when the recipe says nothing.
+    pub volumes: Vec<String>,
+    /// TCP ports.
+    pub ports: Vec<u16>,
+    /// By service name.
+    pub services: BTreeMap<String, ServiceOverride>,
+    /// `SIGTERM`.
+    pub stop_signal: Option<String>,
+    /// Seconds between the stop signal and SIGKILL, for the whole box.
+    pub stop_timeout: Option<u32>,
+    pub labels: BTreeMap<String, String>,
+    pub health: Option<Health>,
+}
+
+impl Recipe {
+    /// The directory of the recipe, absolute.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+}
+
+/// What the layers are put on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// `debootstrap:bookworm`
+    Debootstrap { suite: String },
+    /// `rootfs:FILE`: a tar of a root file system, or a directory.
+    Rootfs(PathBuf),
+    /// `docker-archive:FILE`, from `docker save`.
+    DockerArchive(PathBuf),
+    /// `oci-archive:FILE`
+    OciArchive(PathBuf),
+    /// `docker://host/repo:tag`, without the `docker://`.
+    Docker(String),
+}
+
+/// One run of the playbook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// `[a-z0-9-]+`, unique.
+    pub name: String,
+    /// Ansible's `--tags`; empty for all.
+    pub tags: Vec<String>,
+    /// Ansible's `--skip-tags`.
+    pub skip_tags: Vec<String>,
+}
+
+/// How often an engine asks whether the box is well. Seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    pub interval: u32,
+    pub timeout: u32,
+    /// Failures do not count for so long after the start.
+    pub start_period: u32,
+    /// So many failures in a row mean unhealthy.
+    pub retries: u32,
+}
+
+impl Default for Health {
+    /// Docker's own, but for a stack that takes a while to come up.
+    fn default() -> Self {
+        Health {
+            interval: 30,
+            timeout: 10,
+            start_period: 120,
+            retries: 3,
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! The recipe's own keys, from file to [`Recipe`].
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use contract::{Ready, ServiceOverride};
+
+use crate::error::{Error, Problem, Result, nearest};
+use crate::field::{Field, Table};
+use crate::setting::settings;
+use crate::yaml::{self, quote};
+use crate::{Base, Health, Layer, Recipe};
+
+/// Nobody writes that much by hand.
+const MAX_BYTES: usize = 1 << 20;
+
+const KEYS: &[&str] = &[
+    "name",
+    "registry",
+    "title",
+    "description",
+    "vendor",
+    "url",
+    "licenses",
+    "base",
+    "base_packages",
+    "playbook",
+    "inventory",
+    "limit",
+    "groups",
+    "variables",
+    "layers",
+    "settings",
+    "volumes",
+    "ports",
+    "services",
+    "stop_signal",
+    "stop_timeout",
+    "labels",
+    "health",
+];
+
+pub(crate) fn text(path: &Path) -> std::result::Result<String, Error> {
+    let fail = |reason: &str| Problem::new(reason).in_file(path);
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| {
+            let problem = Problem::new(error.to_string());
+            match error.kind() {
+                std::io::ErrorKind::NotFound => problem.hint(
+                    "name the recipe with `-f FILE`, or change to the directory that holds it",
+                ),
+                _ => problem,
+            }
+            .in_file(path)
+        })?;
+    if bytes.len() > MAX_BYTES {
+        return Err(fail("it is larger than 1 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        fail(&format!("it is not UTF-8 text at line {line}"))
+    })
+}
+
+pub(crate) fn recipe(text: &str, origin: &Path) -> std::result::Result<Recipe, Error> {
+    checked(text, origin).map_err(|problem| problem.in_file(origin))
+}
+
+fn checked(text: &str, origin: &Path) -> Result<Recipe> {
+    if text.len() > MAX_BYTES {
+        return Err(Problem::new("it is larger than 1 MiB"));
+    }
+    let path = std::path::absolute(origin).map_err(|error| Problem::new(error.to_string()))?;
+    let root = yaml::parse(text)?.ok_or_else(|| {
+        Problem::new("it is empty")
+            .hint("the least is `name: acme/backend` and `playbook: site.yml`")
+    })?;
+    let table = Table::new(&root, String::new(), KEYS)?;
+    let files = Files {
+        folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
+    };
+    let name = required(&table, "name", "acme/backend")?;
+    let playbook = required(&table, "playbook", "site.yml")?;
+    Ok(Recipe {
+        name: image_name(&name)?,
+        registry: table
+            .get("registry")
+            .map(|field| registry(&field))
+            .transpose()?,
+        title: table.text("title")?,
+        description: table.text("description")?,
+        vendor: table.text("vendor")?,
+        url: table.text("url")?,
+        licenses: table.text("licenses")?,
+        base: match table.get("base") {
+            Some(field) => base(&field, &files)?,
+            None => Base::Debootstrap {
+                suite: "bookworm".to_owned(),
+            },
+        },
+        base_packages: base_packages(&table)?,
+        playbook: files.existing(&playbook, "playbook")?,
+        inventory: table
+            .get("inventory")
+            .map(|field| files.existing(&field, "inventory"))
+            .transpose()?,
+        limit: table.text("limit")?,
+        group: groups(&table)?,
+        variables: variables(&table)?,
+        layers: match table.get("layers") {
+            Some(field) => layers(&field)?,
+            None => vec![layer("stack".to_owned())],
+        },
+        settings: table
+            .get("settings")
+            .map(|field| settings(&field))
+            .transpose()?
+            .unwrap_or_default(),
+        volumes: match table.get("volumes") {
+            Some(field) => volumes(&field)?,
+            None => vec!["/data".to_owned()],
+        },
+        ports: table
+            .get("ports")
+            .map(|field| ports(&field))
+            .transpose()?
+            .unwrap_or_default(),
+        services: table
+            .get("services")
+            .map(|field| services(&field))
+            .transpose()?
+            .unwrap_or_default(),
+        stop_signal: table
+            .get("stop_signal")
+            .map(|field| signal(&field))
+            .transpose()?,
+        stop_timeout: table.seconds("stop_timeout")?,
+        labels: table
+            .get("labels")
+            .map(|field| labels(&field))
+            .transpose()?
+            .unwrap_or_default(),
+        health: table.get("health").map(health).transpose()?,
+        path,
+    })
+}
+
+fn required<'a>(table: &Table<'a>, key: &str, example: &str) -> Result<Field<'a>> {
+    table.get(key).ok_or_else(|| {
+        Problem::new(format!("the key `{key}` is missing")).hint(format!("add `{key}: {example}`"))
+    })
+}
+
+fn image_name(field: &Field) -> Result<String> {
+    let text = field.text()?;
+    image::Reference::check_path(text).map_err(|reason| {
+        let problem = field.cannot(reason);
+        let lower = text.to_lowercase();
+        match image::Reference::check_path(&lower) {
+            Ok(()) => problem.hint(format!("write `{lower}`")),
+            Err(_) if text.contains(':') => {
+                problem.hint("the tag is given by `--version`, the registry by `registry`")
+            }
+            Err(_) => problem,
+        }
+    })?;
+    let first = text.split('/').next().unwrap_or_default();
+    if text.contains('/') && (first.contains('.') || first == "localhost") {
+        return Err(field
+            .cannot("engines take its beginning for a registry")
+            .hint(format!("write `registry: {first}`")));
+    }
+    Ok(text.to_owned())
+}
+
+fn registry(field: &Field) -> Result<String> {
+    let text = field.text()?;
+    image::Reference::check_registry(text).map_err(|reason| {
+        let bare = text
+            .trim_start_matches("https://")
+            .trim_start_matches("http://")
+            .trim_end_matches('/');
+        let problem = field.cannot(reason);
+        match image::Reference::check_registry(bare) {
+            Ok(()) => problem.hint(format!("write `{bare}`")),
+            Err(_) => problem,
+        }
+    })?;
+    if text != "localhost" && !text.contains(['.', ':']) {
+        return Err(field
+            .cannot("engines take it for a part of the name")
+            .hint("a registry has a dot or a port, such as `registry.acme.example`"));
+    }
+    Ok(text.to_owned())
+}
+
+const BASES: &str = "`debootstrap:SUITE`, `rootfs:FILE`, `docker-archive:FILE`, `oci-archive:FILE` or `docker://IMAGE`";
+
+fn base(field: &Field, files: &Files) -> Result<Base> {
+    let text = field.text()?;
+    let known = || field.cannot(&format!("it must be {BASES}"));
+    let (scheme, rest) = text.split_once(':').ok_or_else(known)?;
+    if rest.is_empty() {
+        return Err(known());
+    }
+    let file = || files.existing_path(rest, "base");
+    Ok(match scheme {
+        "debootstrap" => {
+            let first = rest.as_bytes()[0].is_ascii_alphanumeric();
+            if !first
+                || !rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+            {
+                return Err(field.cannot("the suite is a name such as `bookworm`"));
+            }
+            Base::Debootstrap {
+                suite: rest.to_owned(),
+            }
+        }
+        "rootfs" => Base::Rootfs(file()?),
+        "docker-archive" => Base::DockerArchive(file()?),
+        "oci-archive" => Base::OciArchive(file()?),
+        "docker" => {
+            let image = rest
+                .strip_prefix("//")
+                .ok_or_else(|| known().hint(format!("write `docker://{rest}`")))?;
+            if let Err(error) = image.parse::<image::Reference>() {
+                return Err(field.cannot(error.reason));
+            }
+            Base::Docker(image.to_owned())
+        }
+        _ => {
+            let schemes = [
+                "debootstrap",
+                "rootfs",
+                "docker-archive",
+                "oci-archive",
+                "docker",
+            ];
+            return Err(match nearest(scheme, schemes) {
+                Some(name) => known().hint(format!("did you mean `{name}`?")),
+                None => known(),
+            });
+        }
+    })
+}
+
+/// Debian's rule for package names (policy, 5.6.1), with an architecture at most: they
+/// end up on a command line.
+fn base_packages(table: &Table) -> Result<Vec<String>> {
+    let Some(field) = table.get("base_packages") else {
+        return Ok(Vec::new());
+    };
+    let mut packages = Vec::new();
+    for item in field.list()? {
+        let text = item.text()?;
+        let rest = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.')
+        };
+        let name = text.split_once(':').map_or(text, |(name, _)| name);
+        let first = text.as_bytes()[0];
+        if !(first.is_ascii_lowercase() || first.is_ascii_digit())
+            || !name.bytes().all(rest)
+            || !text[name.len()..].bytes().skip(1).all(rest)
+        {
+            return Err(item.cannot("it is not the name of a Debian package"));
+        }
+        packages.push(text.to_owned());
+    }
+    Ok(packages)
+}
+
+fn groups(table: &Table) -> Result<Vec<String>> {
+    let Some(field) = table.get("groups") else {
+        return Ok(Vec::new());
+    };
+    let mut groups: Vec<String> = Vec::new();
+    for item in field.list()? {
+        let text = item.text()?;
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if !text.bytes().all(word) {
+            return Err(item.cannot("a group's name is made of letters, digits, `_`, `-` and `.`"));
+        }
+        if groups.iter().any(|group| group == text) {
+            return Err(item.cannot("it is given twice"));
+        }
+        groups.push(text.to_owned());
+    }
+    Ok(groups)
+}
+
+fn variables(table: &Table) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let Some(field) = table.get("variables") else {
+        return Ok(serde_json::Map::new());
+    };
+    let entries = field.entries()?;
+    for (key, _) in &entries {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if key.name.is_empty()
+            || key.name.as_bytes()[0].is_ascii_digit()
+            || !key.name.bytes().all(word)
+        {
+            return Err(Problem::new(format!(
+                "the variable {} at line {} must be named by letters, digits and `_`",
+                quote(&key.name),
+                key.line
+            )));
+        }
+    }
+    Ok(entries
+        .into_iter()
+        .map(|(key, field)| (key.name.clone(), field.node.value()))
+        .collect())
+}
+
+fn layer(name: String) -> Layer {
+    Layer {
+        name,
+        tags: Vec::new(),
+        skip_tags: Vec::new(),
+    }
+}
+
+fn layers(field: &Field) -> Result<Vec<Layer>> {
+    let mut layers: Vec<Layer> = Vec::new();
+    for item in field.list()? {
+        let place = item.place.clone();
+        let table = item.table(&["name", "tags", "skip_tags"])?;
+        let Some(name) = table.get("name") else {
+            return Err(Problem::new(format!(
+                "{} at line {} has no `name`",
+                quote(&place),
+                table.line()
+            )));
+        };
+        let text = name.text()?;
+        if !text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        {
+            return Err(name.cannot("a layer's name is made of lower-case letters, digits and `-`"));
+        }
+        if layers.iter().any(|layer| layer.name == text) {
+            return Err(name.cannot("another layer has that name"));
+        }
+        layers.push(Layer {
+            tags: tags(&table, "tags")?,
+            skip_tags: tags(&table, "skip_tags")?,
+            ..layer(text.to_owned())
+        });
+    }
+    match layers.is_empty() {
+        true => Err(Problem::new(format!(
+            "`layers` at line {} must have at least one layer",
+            field.line
+        ))
+        .hint("leave the key out for one layer with everything")),
+        false => Ok(layers),
+    }
+}
+
+fn tags(table: &Table, key: &str) -> Result<Vec<String>> {
+    let Some(field) = table.get(key) else {
+        return Ok(Vec::new());
+    };
+    let tag = |item: &Field| match item.text()? {
+        text if text.contains(',') => {
+            Err(item.cannot("one tag an entry").hint("write `[one, other]`"))
+        }
+        text => Ok(text.to_owned()),
+    };
+    field.list()?.iter().map(tag).collect()
+}
+
+fn volumes(field: &Field) -> Result<Vec<String>> {
+    let mut volumes = Vec::new();
+    for item in field.list()? {
+        let path = item.absolute()?;
+        if volumes.contains(&path) {
+            return Err(item.cannot("it is given twice"));
+        }
+        volumes.push(path);
+    }
+    Ok(volumes)
+}
+
+fn ports(field: &Field) -> Result<Vec<u16>> {
+    let mut ports = Vec::new();
+    for item in field.list()? {
+        let port = item.number(1, 65_535)? as u16;
+        if ports.contains(&port) {
+            return Err(item.cannot("it is given twice"));
+        }
+        ports.push(port);
+    }
+    Ok(ports)
+}
+
+fn services(field: &Field) -> Result<BTreeMap<String, ServiceOverride>> {
+    let mut services = BTreeMap::new();
+    for (key, value) in field.entries()? {
+        if let Some(bare) = key.name.strip_suffix(".service") {
+            return Err(Problem::new(format!(
+                "the service {} at line {} has a suffix",
+                quote(&key.name),
+                key.line
+            ))
+            .hint(format!("write `{bare}`")));
+        }
+        let table = value.table(&["after", "ready", "once", "when", "stop_timeout"])?;
+        let service = ServiceOverride {
+            after: table.texts("after")?,
+            ready: table.get("ready").map(ready).transpose()?,
+            once: table.flag("once")?,
+            when: table.text("when")?,
+            stop_timeout: table.seconds("stop_timeout")?,
+        };
+        if service.after.contains(&key.name) {
+            return Err(Problem::new(format!(
+                "the service {} at line {} waits for itself",
+                quote(&key.name),
+                key.line
+            )));
+        }
+        services.insert(key.name.clone(), service);
+    }
+    Ok(services)
+}
+
+fn ready(field: Field) -> Result<Ready> {
+    const CHECKS: [&str; 4] = ["tcp", "unix", "http", "command"];
+    let (place, line) = (field.place.clone(), field.line);
+    let table = field.table(&["tcp", "unix", "http", "command", "timeout"])?;
+    if CHECKS.iter().filter(|key| table.get(key).is_some()).count() != 1 {
+        return Err(Problem::new(format!(
+            "{} at line {line} must have exactly one of tcp, unix, http and command",
+            quote(&place)
+        )));
+    }
+    // A port alone is what people write first; it is read as a number, so say it here.
+    if let Some(tcp) = table.get("tcp")
+        && !tcp.text().is_ok_and(|text| text.contains(':'))
+    {
+        let problem = tcp.must("`address:port`");
+        return Err(match &tcp.node.kind {
+            yaml::Kind::Number(port) => problem.hint(format!("write `127.0.0.1:{port}`")),
+            _ => problem,
+        });
+    }
+    Ok(Ready {
+        tcp: table.text("tcp")?,
+        unix: table.text("unix")?,
+        http: table.text("http")?,
+        command: table.text("command")?,
+        timeout: table.seconds("timeout")?,
+    })
+}
+
+/// Linux's names (signal(7)), without those that cannot be caught and the real-time ones.
+const SIGNALS: &[&str] = &[
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTERM", "SIGCONT",
+    "SIGWINCH", "SIGPWR",
+];
+
+/// The entrypoint stops for these; [`SIGNALS`] is what docker takes.
+fn signal(field: &Field) -> Result<String> {
+    let text = field.text()?;
+    let name = if text.starts_with("SIG") {
+        text.to_owned()
+    } else {
+        format!("SIG{text}")
+    };
+    if SIGNALS.contains(&name.as_str()) {
+        return Ok(name);
+    }
+    let problem = field.cannot(&format!("it must be one of {}", SIGNALS.join(", ")));
+    Err(match nearest(&name, SIGNALS.iter().copied()) {
+        Some(name) => problem.hint(format!("did you mean `{name}`?")),
+        None => problem,
+    })
+}
+
+fn labels(field: &Field) -> Result<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in field.entries()? {
+        if key.name.is_empty() {
+            return Err(Problem::new(format!(
+                "a label at line {} has no name",
+                key.line
+            )));
+        }
+        labels.insert(key.name.clone(), value.text()?.to_owned());
+    }
+    Ok(labels)
+}
+
+fn health(field: Field) -> Result<Health> {
+    let table = field.table(&["interval", "timeout", "start_period", "retries"])?;
+    let default = Health::default();
+    let positive = |key: &str, default: u32| match table.get(key) {
+        None => Ok(default),
+        Some(field) => match field.seconds()? {
+            0 => Err(field.cannot("it is at least 1")),
+            seconds => Ok(seconds),
+        },
+    };
+    Ok(Health {
+        interval: positive("interval", default.interval)?,
+        timeout: positive("timeout", default.timeout)?,
+        start_period: table
+            .seconds("start_period")?
+            .unwrap_or(default.start_period),
+        retries: match table.get("retries") {
+            Some(field) => field.number(1, 1000)? as u32,
+            None => default.retries,
+        },
+    })
+}
+
+/// Files on the host that the recipe names.
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    fn existing(&self, field: &Field, what: &str) -> Result<PathBuf> {
+        self.existing_path(field.text()?, what)
+    }
+
+    fn existing_path(&self, text: &str, what: &str) -> Result<PathBuf> {
+        let path = self.folder.join(text);
+        match path.try_exists() {
+            Ok(true) => Ok(path),
+            Ok(false) => Err(Problem::sentence(format!(
+                "cannot use the {what}: {} does not exist",
+                path.display()
+            ))
+            .hint(self.missing_hint(&path, what))),
+            Err(error) => Err(Problem::sentence(format!(
+                "cannot use the {what}: {}: {error}",
+                path.display()
+            ))),
+        }
+    }
+
+    /// The file beside it that was probably meant.
+    fn missing_hint(&self, path: &Path, what: &str) -> String {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let beside: Vec<String> = path
+            .parent()
+            .and_then(|dir| dir.read_dir().ok())
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().into_string().ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        match nearest(&name, beside.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!(
+                "`{what}` is resolved against the recipe's directory, {}",
+                self.folder.display()
+            ),
+        }
+    }
+}
