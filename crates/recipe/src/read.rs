@@ -449,7 +449,9 @@ fn ready(field: Field) -> Result<Ready> {
     }
     // A port alone is what people write first; it is read as a number, so say it here.
     if let Some(tcp) = table.get("tcp")
-        && !tcp.text().is_ok_and(|text| text.contains(':'))
+        && !tcp
+            .text()
+            .is_ok_and(|text| text.contains(':') || text.contains("{{"))
     {
         let problem = tcp.must("`address:port`");
         return Err(match &tcp.node.kind {

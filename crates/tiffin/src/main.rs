@@ -1,1 +1,51 @@
-fn main() {}
+//! The builder's command line: parses, calls, prints; decides nothing.
+
+mod build;
+mod cli;
+mod interrupts;
+mod printer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Verb};
+
+fn main() -> ExitCode {
+    match Cli::parse().verb {
+        // Before anything else starts a thread: it makes namespaces.
+        Verb::SandboxInit => bake::sandbox::init::main(),
+        Verb::Build(words) => {
+            interrupts::watch();
+            finish(build::run(&words))
+        }
+    }
+}
+
+/// The one place where exit codes are decided; `tiffin --help` documents them.
+fn finish(done: anyhow::Result<()>) -> ExitCode {
+    let Err(problem) = done else {
+        return ExitCode::SUCCESS;
+    };
+    let (code, hint) = if let Some(e) = problem.downcast_ref::<recipe::Error>() {
+        (78, e.hint())
+    } else if let Some(e) = problem.downcast_ref::<bake::Error>() {
+        (
+            if matches!(e, bake::Error::Interrupted) {
+                130
+            } else {
+                1
+            },
+            e.hint(),
+        )
+    } else if let Some(e) = problem.downcast_ref::<image::Error>() {
+        (1, e.hint())
+    } else {
+        (1, None)
+    };
+    eprintln!("error: {problem:#}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(code)
+}

@@ -1,0 +1,60 @@
+# Every command of the project. `make` alone lists them.
+
+RECIPE  ?= examples/reference/tiffin.yaml
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+DIST    ?= dist
+stage   ?= local
+
+TARGET  := x86_64-unknown-linux-gnu
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+BIN     := $(CARGO_TARGET_DIR)/release
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test build package-docker test test-unit test-e2e test-long lint fmt bench fulldeploy clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  RECIPE=$(RECIPE) VERSION=$(VERSION) DIST=$(DIST) stage=$(stage)"
+
+setup: ## Install what a build needs from Debian (root)
+	@ci/setup build
+
+setup-test: ## Install what the tests need from Debian and PyPI (root)
+	@ci/setup test
+
+build: setup ## Compile the builder and the static entrypoint
+	cargo build --locked --release --package tiffin
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --package entrypoint --target $(TARGET)
+	cp $(CARGO_TARGET_DIR)/$(TARGET)/release/entrypoint $(BIN)/entrypoint.new
+	mv $(BIN)/entrypoint.new $(BIN)/entrypoint
+
+package-docker: build ## Bake RECIPE and write DIST/NAME-VERSION.tar
+	$(BIN)/tiffin build --file $(RECIPE) --output $(DIST) --version $(VERSION)
+
+test: setup-test test-unit test-e2e ## Everything that guards a change; what CI runs
+
+test-unit: ## Unit and integration tests of all crates
+	cargo test --locked --workspace
+
+test-e2e: build ## Bake the reference stack, load it, run it, ask it
+	ci/engine run ci/e2e
+
+test-long: setup-test build ## The slow proofs: udata as a box
+	ci/engine run ci/e2e-udata
+
+lint: ## Formatting, clippy, shellcheck, Ansible's syntax check
+	ci/lint
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+bench: build ## Speed and size as ratios against other tools, in one run
+	ci/bench
+
+fulldeploy: ## Deploy the reference stack with the playbooks; stage=local is this machine
+	cd playbooks && ansible-playbook -i inventories/$(stage) site.yml
+
+clean: ## Remove what was built; the cache of layers stays
+	rm -rf $(CARGO_TARGET_DIR) $(DIST)

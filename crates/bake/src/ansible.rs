@@ -1,0 +1,454 @@
+//! Runs `ansible-playbook` on the build machine against a sandbox.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use recipe::{Layer, Recipe};
+use serde_json::Value;
+
+use crate::{
+    Progress,
+    error::{Error, Result},
+    interrupt,
+};
+
+/// The name of the one host that every play of a bake runs on.
+pub const HOST: &str = "box";
+
+const LAUNCHER: &str = include_str!("../assets/launcher.py");
+const CONNECTION: &str = include_str!("../assets/connection/tiffin.py");
+const STAND_INS: [(&str, &str); 3] = [
+    ("systemctl", include_str!("../assets/bin/systemctl")),
+    ("service", include_str!("../assets/bin/service")),
+    ("supervisorctl", include_str!("../assets/bin/supervisorctl")),
+];
+/// How much of a failing task's output is kept.
+const OUTPUT_LINES: usize = 200;
+
+/// Everything that runs in a bake besides the playbook: part of each layer's key.
+pub fn assets() -> Vec<&'static str> {
+    STAND_INS
+        .iter()
+        .map(|(_, text)| *text)
+        .chain([LAUNCHER, CONNECTION])
+        .collect()
+}
+
+/// Writes the stand-ins into `bin`, which is first on the PATH in the sandbox.
+pub fn write_stand_ins(bin: &Path) -> Result<()> {
+    for (name, text) in STAND_INS {
+        let path = bin.join(name);
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .map_err(Error::io("write", &path))?;
+    }
+    Ok(())
+}
+
+pub struct Ansible<'a> {
+    recipe: &'a Recipe,
+    /// The interpreter that Ansible is installed for.
+    python: PathBuf,
+    pub version: String,
+    dir: PathBuf,
+    inventories: Vec<PathBuf>,
+    variables: PathBuf,
+}
+
+impl<'a> Ansible<'a> {
+    /// Writes what Ansible reads below `dir`: plugin, inventory, variables.
+    pub fn prepare(
+        recipe: &'a Recipe,
+        dir: &Path,
+        variables: &serde_json::Map<String, Value>,
+    ) -> Result<Ansible<'a>> {
+        let program = find_program("ansible-playbook").ok_or_else(|| Error::Spawn {
+            program: "ansible-playbook".into(),
+            source: std::io::Error::from(std::io::ErrorKind::NotFound),
+        })?;
+        let python = interpreter(&program)?;
+        let out = Command::new(&python)
+            .args([
+                "-c",
+                "import ansible, jinja2; print(ansible.__version__, jinja2.__version__)",
+            ])
+            .output()
+            .map_err(|source| Error::Spawn {
+                program: python.display().to_string(),
+                source,
+            })?;
+        let version = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+
+        let write = |path: &Path, text: &str| -> Result<()> {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(Error::io("make", parent))?;
+            }
+            fs::write(path, text).map_err(Error::io("write", path))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+                .map_err(Error::io("write", path))
+        };
+        write(&dir.join("launcher.py"), LAUNCHER)?;
+        write(&dir.join("connection/tiffin.py"), CONNECTION)?;
+        let file = dir.join("variables.json");
+        write(&file, &Value::Object(variables.clone()).to_string())?;
+
+        let mut ansible = Ansible {
+            recipe,
+            python,
+            version,
+            dir: dir.to_owned(),
+            inventories: Vec::new(),
+            variables: file,
+        };
+        if let Some(inventory) = &recipe.inventory {
+            ansible.inventories.push(inventory.clone());
+        }
+        let groups = if recipe.group.is_empty() {
+            ansible.inventory_groups()?
+        } else {
+            recipe.group.clone()
+        };
+        let own = dir.join("inventory/box.json");
+        write(&own, &inventory(&groups).to_string())?;
+        ansible.inventories.push(own);
+        Ok(ansible)
+    }
+
+    /// All groups of the recipe's inventory: the box is every host of the stage at once.
+    fn inventory_groups(&self) -> Result<Vec<String>> {
+        let Some(inventory) = &self.recipe.inventory else {
+            return Ok(Vec::new());
+        };
+        let mut command = Command::new(&self.python);
+        command
+            .args(["-m", "ansible", "inventory", "--list", "-i"])
+            .arg(inventory);
+        command
+            .envs(self.environment())
+            .current_dir(self.directory());
+        let out = command.output().map_err(|source| Error::Spawn {
+            program: "ansible-inventory".into(),
+            source,
+        })?;
+        if !out.status.success() {
+            return Err(Error::Playbook {
+                layer: "inventory".into(),
+                task: format!("reading {}", inventory.display()),
+                output: String::from_utf8_lossy(&out.stderr).into_owned(),
+                command: format!("ansible-inventory --list -i {}", inventory.display()),
+            });
+        }
+        let listed: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        let groups = listed
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone());
+        Ok(groups
+            .filter(|name| !["_meta", "all", "ungrouped"].contains(&name.as_str()))
+            .collect())
+    }
+
+    fn directory(&self) -> &Path {
+        self.recipe.playbook.parent().unwrap_or(Path::new("/"))
+    }
+
+    fn environment(&self) -> BTreeMap<&'static str, String> {
+        let local = self.dir.join("local").display().to_string();
+        BTreeMap::from([
+            (
+                "ANSIBLE_CONNECTION_PLUGINS",
+                self.dir.join("connection").display().to_string(),
+            ),
+            ("ANSIBLE_LOCAL_TEMP", local),
+            ("ANSIBLE_REMOTE_TEMP", "/tmp/.ansible".into()),
+            ("ANSIBLE_PIPELINING", "True".into()),
+            ("ANSIBLE_RETRY_FILES_ENABLED", "False".into()),
+            ("ANSIBLE_NOCOLOR", "True".into()),
+            ("ANSIBLE_DEPRECATION_WARNINGS", "False".into()),
+            ("ANSIBLE_BECOME_METHOD", "su".into()),
+            ("PYTHONDONTWRITEBYTECODE", "1".into()),
+            ("PYTHONUNBUFFERED", "1".into()),
+            // Ansible refuses to start under a locale that is not UTF-8.
+            ("LC_ALL", "C.UTF-8".into()),
+        ])
+    }
+
+    fn arguments(&self, layer: &Layer) -> Vec<String> {
+        let mut arguments = vec![self.recipe.playbook.display().to_string()];
+        for inventory in &self.inventories {
+            arguments.extend(["--inventory".into(), inventory.display().to_string()]);
+        }
+        arguments.extend(["--limit".into(), HOST.into()]);
+        arguments.extend([
+            "--extra-vars".into(),
+            format!("@{}", self.variables.display()),
+        ]);
+        if !layer.tags.is_empty() {
+            arguments.extend(["--tags".into(), layer.tags.join(",")]);
+        }
+        if !layer.skip_tags.is_empty() {
+            arguments.extend(["--skip-tags".into(), layer.skip_tags.join(",")]);
+        }
+        arguments
+    }
+
+    /// The roles whose tasks a layer runs; `None` when only running it could tell.
+    pub fn roles(&self, layer: &Layer) -> Option<BTreeSet<String>> {
+        let out = Command::new(&self.python)
+            .args(["-m", "ansible", "playbook", "--list-tasks"])
+            .args(self.arguments(layer))
+            .envs(self.environment())
+            .current_dir(self.directory())
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        if !out.status.success() {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&out.stdout);
+        let mut roles = BTreeSet::new();
+        for line in text
+            .lines()
+            .filter(|l| l.starts_with("      ") && l.contains("TAGS: ["))
+        {
+            let task = line.split("TAGS: [").next().unwrap_or_default();
+            if task.contains("include_role") {
+                return None;
+            }
+            if let Some((role, _)) = task.trim().split_once(" : ") {
+                roles.insert(role.to_owned());
+            }
+        }
+        Some(roles)
+    }
+
+    /// Runs a layer's tags in the sandbox. Records of what tasks did are appended to `events`.
+    pub fn play(&self, layer: &Layer, run: &Run, progress: &dyn Progress) -> Result<()> {
+        let mut command = Command::new(&self.python);
+        command
+            .arg(self.dir.join("launcher.py"))
+            .args(self.arguments(layer))
+            .envs(self.environment());
+        let own = [
+            ("TIFFIN_SANDBOX_PID", run.pid.to_string()),
+            (
+                "TIFFIN_SANDBOX_ENV",
+                serde_json::to_string(run.environment).expect("strings are JSON"),
+            ),
+            ("TIFFIN_EVENTS", run.events.display().to_string()),
+            (
+                "TIFFIN_EXPRESSIONS",
+                serde_json::to_string(run.expressions).expect("strings are JSON"),
+            ),
+        ];
+        command.envs(own.clone()).current_dir(self.directory());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let pasted = shown(&command, &own);
+        let mut child = command.spawn().map_err(|source| Error::Spawn {
+            program: self.python.display().to_string(),
+            source,
+        })?;
+        let _group = interrupt::Group::of(&child);
+
+        let stderr = child.stderr.take().expect("piped above");
+        let complaints = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = BufReader::new(stderr).read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let mut transcript = Transcript::default();
+        let stdout = BufReader::new(child.stdout.take().expect("piped above"));
+        for line in stdout.split(b'\n').map_while(std::result::Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if let Some(task) = transcript.line(&line) {
+                progress.task(&task);
+            }
+            progress.output(&line);
+        }
+        let status = child.wait().map_err(|source| Error::Spawn {
+            program: "ansible-playbook".into(),
+            source,
+        })?;
+        let complaints = complaints.join().unwrap_or_default();
+        interrupt::check()?;
+        if status.success() {
+            return Ok(());
+        }
+        let (task, mut output) = transcript.failure();
+        if !complaints.trim().is_empty() {
+            output.push_str(complaints.trim_end());
+        }
+        Err(Error::Playbook {
+            layer: layer.name.clone(),
+            task,
+            output,
+            command: pasted,
+        })
+    }
+}
+
+/// One layer's run.
+pub struct Run<'a> {
+    pub pid: u32,
+    pub environment: &'a BTreeMap<String, String>,
+    pub events: &'a Path,
+    pub expressions: &'a [String],
+}
+
+/// Ansible's default output, cut into tasks.
+#[derive(Default)]
+struct Transcript {
+    current: String,
+    lines: VecDeque<String>,
+    failed: Option<(String, String)>,
+}
+
+impl Transcript {
+    /// Takes a line; answers the task that begins with it.
+    fn line(&mut self, line: &str) -> Option<String> {
+        let header = ["TASK [", "RUNNING HANDLER ["]
+            .iter()
+            .find_map(|h| line.strip_prefix(h));
+        let begins = header.and_then(|rest| rest.rfind(']').map(|end| rest[..end].to_owned()));
+        if begins.is_some() || line.starts_with("PLAY ") {
+            self.close();
+            self.lines.clear();
+        }
+        if let Some(task) = &begins {
+            self.current = task.clone();
+        }
+        if self.lines.len() == OUTPUT_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_owned());
+        begins
+    }
+
+    fn close(&mut self) {
+        // `...ignoring` follows a failure that the playbook expects.
+        let fatal = self
+            .lines
+            .iter()
+            .any(|l| l.starts_with("fatal: ") || l.starts_with("failed: "));
+        if fatal && !self.lines.iter().any(|l| l.trim() == "...ignoring") {
+            let text = self
+                .lines
+                .iter()
+                .fold(String::new(), |text, line| text + line + "\n");
+            self.failed = Some((format!("task `{}`", self.current), text));
+        }
+    }
+
+    fn failure(mut self) -> (String, String) {
+        self.close();
+        self.failed.unwrap_or_else(|| {
+            let text = self
+                .lines
+                .iter()
+                .fold(String::new(), |text, line| text + line + "\n");
+            ("ansible-playbook".into(), text)
+        })
+    }
+}
+
+fn inventory(groups: &[String]) -> Value {
+    let host = serde_json::json!({
+        "ansible_connection": "tiffin",
+        "ansible_user": "root",
+        "ansible_python_interpreter": "/usr/bin/python3",
+    });
+    let mut children = serde_json::Map::new();
+    for group in groups {
+        children.insert(group.clone(), serde_json::json!({"hosts": {HOST: {}}}));
+    }
+    serde_json::json!({"all": {"hosts": {HOST: host}, "children": children}})
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|p| p.is_file())
+}
+
+/// The interpreter in a script's first line.
+fn interpreter(script: &Path) -> Result<PathBuf> {
+    let text = fs::read(script).map_err(Error::io("read", script))?;
+    let first = text.split(|b| *b == b'\n').next().unwrap_or_default();
+    let words = String::from_utf8_lossy(first)
+        .trim_start_matches("#!")
+        .trim()
+        .to_owned();
+    let python = words
+        .split_whitespace()
+        .find(|w| w.contains("python"))
+        .unwrap_or("/usr/bin/python3")
+        .to_owned();
+    Ok(PathBuf::from(python))
+}
+
+/// A command as it would be typed.
+fn shown(command: &Command, environment: &[(&str, String)]) -> String {
+    let quote = |text: &str| {
+        let plain = !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-./=:@,+".contains(c));
+        if plain {
+            text.to_owned()
+        } else {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        }
+    };
+    let mut words: Vec<String> = Vec::new();
+    for (key, value) in command.get_envs() {
+        let key = key.to_string_lossy();
+        if key.starts_with("ANSIBLE_") || environment.iter().any(|(k, _)| *k == key) {
+            words.push(format!(
+                "{key}={}",
+                quote(&value.unwrap_or_default().to_string_lossy())
+            ));
+        }
+    }
+    words.push(quote(&command.get_program().to_string_lossy()));
+    words.extend(command.get_args().map(|a| quote(&a.to_string_lossy())));
+    let directory = command
+        .get_current_dir()
+        .map(|d| format!("cd {} &&\n", quote(&d.to_string_lossy())));
+    directory.unwrap_or_default() + &words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_the_task_that_nobody_ignored() {
+        let mut transcript = Transcript::default();
+        for line in [
+            "TASK [a : may fail] ****",
+            "fatal: [box]: FAILED! => {}",
+            "...ignoring",
+            "",
+            "TASK [a : real] ***",
+            "fatal: [box]: FAILED! => no",
+            "PLAY RECAP ***",
+        ] {
+            transcript.line(line);
+        }
+        let (task, output) = transcript.failure();
+        assert_eq!(task, "task `a : real`");
+        assert!(output.contains("=> no") && !output.contains("may fail"));
+    }
+}

@@ -1,0 +1,172 @@
+//! The root file system under all layers.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use recipe::Base;
+
+use crate::{
+    error::{Error, Result},
+    host,
+};
+
+/// What Ansible needs on any host that it manages, and `apt` on Debian's.
+const ANSIBLE_NEEDS: [&str; 3] = ["python3", "python3-apt", "ca-certificates"];
+
+/// Manuals and translations that no service reads; licences stay. dpkg keeps to it for
+/// packages of later layers too.
+const PATH_FILTERS: [&str; 6] = [
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/locale/*/LC_MESSAGES/*",
+    "path-exclude=/usr/share/lintian/*",
+];
+
+/// Debian's release name, for choosing the host's package sources; Debian 12 unless told.
+pub fn suite(base: &Base) -> &str {
+    match base {
+        Base::Debootstrap { suite } => suite,
+        _ => "bookworm",
+    }
+}
+
+/// All that the base depends on, for its cache key.
+pub fn describe(base: &Base, packages: &[String]) -> Result<String> {
+    Ok(match base {
+        Base::Debootstrap { suite } => {
+            format!("debootstrap {suite} {ANSIBLE_NEEDS:?} {packages:?} {PATH_FILTERS:?}")
+        }
+        Base::Rootfs(file) => format!("rootfs {}", crate::cache::hash_file(file)?),
+        other => return Err(unsupported(other)),
+    })
+}
+
+fn unsupported(base: &Base) -> Error {
+    Error::Unsupported(format!(
+        "on base {base:?}: only debootstrap:SUITE and rootfs:FILE are read so far"
+    ))
+}
+
+/// Makes the base in the empty directory `into`.
+pub fn make(base: &Base, packages: &[String], into: &Path, epoch: u64) -> Result<()> {
+    match base {
+        Base::Debootstrap { suite } => debootstrap(suite, packages, into, epoch)?,
+        Base::Rootfs(file) => unpack(file, into)?,
+        other => return Err(unsupported(other)),
+    }
+    // Engines mount their own files on these; the sandbox its own on the first.
+    for name in ["etc/resolv.conf", "etc/hosts", "etc/hostname"] {
+        let path = into.join(name);
+        let _ = fs::remove_file(&path);
+        File::create(&path).map_err(Error::io("write", &path))?;
+    }
+    Ok(())
+}
+
+fn debootstrap(suite: &str, packages: &[String], into: &Path, epoch: u64) -> Result<()> {
+    let sources = host::apt_sources(suite);
+    if sources.trim().is_empty() {
+        return Err(Error::Base {
+            reason: format!("this machine's apt names no source for `{suite}`"),
+            output: "add one to /etc/apt/sources.list.d, or use base: rootfs:FILE".into(),
+        });
+    }
+    let include = ANSIBLE_NEEDS
+        .iter()
+        .map(|s| (*s).to_owned())
+        .chain(packages.iter().cloned())
+        .collect::<Vec<_>>()
+        .join(",");
+    let mut command = Command::new("mmdebstrap");
+    command.args([
+        "--variant=minbase",
+        "--mode=root",
+        "--format=directory",
+        "--quiet",
+    ]);
+    command.arg(format!("--include={include}"));
+    command
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .arg("--aptopt=Acquire::Languages \"none\"");
+    for filter in PATH_FILTERS {
+        command.arg(format!("--dpkgopt={filter}"));
+    }
+    command.args([suite, &into.to_string_lossy(), "-"]);
+    command
+        .env("SOURCE_DATE_EPOCH", epoch.to_string())
+        .env("LC_ALL", "C.UTF-8");
+    // Its own process group: Ctrl-C is ours to act on.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::Spawn {
+            program: "mmdebstrap".into(),
+            source,
+        })?;
+    let _group = crate::interrupt::Group::of(&child);
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(sources.as_bytes());
+    }
+    let out = child.wait_with_output().map_err(|source| Error::Spawn {
+        program: "mmdebstrap".into(),
+        source,
+    })?;
+    crate::interrupt::check()?;
+    if !out.status.success() {
+        let text = String::from_utf8_lossy(&out.stderr);
+        let tail: Vec<&str> = text.lines().rev().take(15).collect();
+        return Err(Error::Base {
+            reason: format!("mmdebstrap ended with {}", out.status),
+            output: tail.into_iter().rev().collect::<Vec<_>>().join("\n"),
+        });
+    }
+    // The build machine's own mirrors are nobody else's business.
+    for name in [
+        "etc/apt/sources.list",
+        "etc/apt/sources.list.d/0000sources.list",
+    ] {
+        let path = into.join(name);
+        if path.exists() {
+            fs::write(&path, "").map_err(Error::io("write", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// A tar of a whole root file system. GNU tar run in that root alone reads every format
+/// and keeps owners, links and attributes.
+fn unpack(file: &Path, into: &Path) -> Result<()> {
+    let out = Command::new("tar")
+        .args([
+            "--extract",
+            "--numeric-owner",
+            "--preserve-permissions",
+            "--xattrs",
+            "--xattrs-include=*",
+            "--file",
+        ])
+        .arg(file)
+        .arg("--directory")
+        .arg(into)
+        .output()
+        .map_err(|source| Error::Spawn {
+            program: "tar".into(),
+            source,
+        })?;
+    if out.status.success() {
+        return Ok(());
+    }
+    Err(Error::Base {
+        reason: format!("cannot unpack {}", file.display()),
+        output: String::from_utf8_lossy(&out.stderr).into_owned(),
+    })
+}

@@ -1,0 +1,322 @@
+//! From records to the contract: looks at the finished root file system through a
+//! read-only view of all layers.
+
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use contract::{Contract, Directory, Parity, Product, Setting, Unit, Volume};
+use recipe::Recipe;
+
+use crate::{
+    BakedLayer, Options, Record,
+    capture::{self, TemplateEvent},
+    error::{Error, Result},
+    sandbox::{Layout, Sandbox},
+    secrets,
+};
+
+/// Where systemd looks for unit files, first found wins (systemd.unit(5)).
+const UNIT_PATHS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/lib/systemd/system",
+    "/usr/lib/systemd/system",
+];
+
+pub struct Finished {
+    pub contract: Contract,
+    pub warnings: Vec<String>,
+}
+
+pub fn finish(
+    recipe: &Recipe,
+    options: &Options,
+    layers: &[BakedLayer],
+    records: &[Record],
+    work: &Path,
+) -> Result<Finished> {
+    let mount_point = work.join("view");
+    fs::create_dir_all(&mount_point).map_err(Error::io("make", &mount_point))?;
+    let layout = Layout {
+        lower: layers.iter().map(|l| l.tree.clone()).collect(),
+        upper: None,
+        mount_point,
+        host_name: "view".into(),
+        binds: Vec::new(),
+    };
+    let view = Sandbox::open(options.helper, &layout)?;
+    let mut warnings = Vec::new();
+    let events = || records.iter().flat_map(|r| &r.events);
+
+    let captured = capture::last_templates(events());
+    let (mut variables, own) = capture::share(&captured);
+    let playbook_dir = recipe.playbook.parent().unwrap_or(Path::new("/"));
+    let mut templates = Vec::new();
+    for (event, own) in captured.iter().zip(own) {
+        let mut template = capture::template(event, own, playbook_dir);
+        let Some(file) = stat(&view, &event.dest) else {
+            continue;
+        }; // a later task removed it
+        template.uid = file.uid();
+        template.gid = file.gid();
+        template.mode = format!("{:04o}", file.mode() & 0o7777);
+        template.parity = if view
+            .read(&event.dest)
+            .is_ok_and(|now| now == event.result.as_bytes())
+        {
+            capture::compare(&template, event, &Default::default(), &variables)
+        } else {
+            Parity::Failed {
+                reason: "another task changed the file after the template wrote it".into(),
+            }
+        };
+        if template.parity != Parity::Identical {
+            // Nobody renders it again, and what it was rendered from may say too much.
+            template.variables.clear();
+            template.includes.clear();
+        }
+        templates.push(template);
+    }
+    {
+        let mut maps: Vec<&mut contract::Variables> = vec![&mut variables];
+        maps.extend(templates.iter_mut().map(|t| &mut t.variables));
+        secrets::remove(recipe, &mut maps)?;
+    }
+    let rendered: Vec<&str> = templates
+        .iter()
+        .filter(|t| t.parity == Parity::Identical)
+        .map(|t| t.dest.as_str())
+        .collect();
+    for record in records {
+        secrets::check_files(recipe, &record.placeholders, &rendered, |path| {
+            view.read(path).ok()
+        })?;
+    }
+
+    let mut settings = recipe.settings.clone();
+    for (name, setting) in &mut settings {
+        reach(recipe, name, setting, &captured, &templates)?;
+        if !setting.secret {
+            setting.default = variables.get(&setting.variable).cloned();
+        }
+    }
+    let mut units = Vec::new();
+    for name in capture::wanted_units(events()) {
+        match resolve_unit(&view, &name)? {
+            Some(unit) => {
+                if !units.contains(&unit) {
+                    units.push(unit);
+                }
+            }
+            None => warnings.push(format!(
+                "unit {name} is enabled, but only services run in a box: it is left out"
+            )),
+        }
+    }
+    let mut volumes = Vec::new();
+    for path in &recipe.volumes {
+        let mut directories = Vec::new();
+        walk_volume(&view, path, &mut directories, &mut warnings, 0);
+        directories.sort_by(|a: &Directory, b| a.path.cmp(&b.path));
+        volumes.push(Volume {
+            path: path.clone(),
+            directories,
+        });
+    }
+    view.close();
+
+    let name = match &recipe.registry {
+        Some(registry) => format!("{registry}/{}", recipe.name),
+        None => recipe.name.clone(),
+    };
+    let title = recipe.title.clone().unwrap_or_else(|| recipe.name.clone());
+    let contract = Contract {
+        format: contract::FORMAT,
+        product: Product {
+            name,
+            title,
+            version: options.version.to_owned(),
+        },
+        settings,
+        variables,
+        templates,
+        units,
+        services: recipe.services.clone(),
+        volumes,
+        ports: recipe.ports.clone(),
+    };
+    Ok(Finished { contract, warnings })
+}
+
+/// Fills in the files that a setting reaches, and refuses one that would do nothing.
+fn reach(
+    recipe: &Recipe,
+    name: &str,
+    setting: &mut Setting,
+    captured: &[&TemplateEvent],
+    templates: &[contract::Template],
+) -> Result<()> {
+    let mut lost = Vec::new();
+    for event in captured
+        .iter()
+        .filter(|e| e.variables.contains_key(&setting.variable))
+    {
+        match templates.iter().find(|t| t.dest == event.dest) {
+            Some(t) if t.parity == Parity::Identical => setting.files.push(t.dest.clone()),
+            Some(t) => lost.push(format!("{} ({})", t.dest, explain(&t.parity))),
+            None => {}
+        }
+    }
+    setting.files.sort();
+    let in_recipe = captured
+        .iter()
+        .any(|e| e.expressions.contains_key(&setting.variable));
+    if !setting.files.is_empty() || in_recipe {
+        return Ok(());
+    }
+    let reason = if lost.is_empty() {
+        let near = nearest(
+            &setting.variable,
+            captured.iter().flat_map(|e| e.variables.keys()),
+        );
+        let near = near
+            .map(|n| format!("; the nearest that one uses is `{n}`"))
+            .unwrap_or_default();
+        format!(
+            "no template of {} uses the variable `{}`{near}",
+            recipe.playbook.display(),
+            setting.variable
+        )
+    } else {
+        format!(
+            "it feeds only templates that a start cannot render again: {}",
+            lost.join(", ")
+        )
+    };
+    Err(Error::Setting {
+        setting: name.to_owned(),
+        reason,
+    })
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    known
+        .map(|k| (strsim::damerau_levenshtein(name, k), k))
+        .min()
+        .filter(|(d, _)| *d <= 3)
+        .map(|(_, k)| k)
+}
+
+/// One line about a template that is not rendered again.
+pub fn explain(parity: &Parity) -> String {
+    match parity {
+        Parity::Identical => "identical".into(),
+        Parity::Differs { line, .. } => format!("line {line} differs"),
+        Parity::Failed { reason } => reason.clone(),
+    }
+}
+
+fn stat(view: &Sandbox, path: &str) -> Option<fs::Metadata> {
+    let file = view.handle(path).ok()?;
+    file.metadata().ok()
+}
+
+fn link_target(file: &File) -> Option<String> {
+    let target = rustix::fs::readlinkat(file, "", Vec::new()).ok()?;
+    target.into_string().ok()
+}
+
+/// The unit behind a name, an alias followed; `None` when it is no service.
+fn resolve_unit(view: &Sandbox, wanted: &str) -> Result<Option<Unit>> {
+    let mut name = wanted.to_owned();
+    for _ in 0..8 {
+        if !name.ends_with(".service") {
+            return Ok(None);
+        }
+        let template = name
+            .split_once('@')
+            .map(|(prefix, _)| format!("{prefix}@.service"));
+        let candidates = [Some(name.clone()), template].into_iter().flatten();
+        let found = candidates
+            .flat_map(|file| UNIT_PATHS.iter().map(move |dir| format!("{dir}/{file}")))
+            .find_map(|path| view.handle(&path).ok().map(|file| (path, file)));
+        let Some((path, file)) = found else {
+            let script = format!("/etc/init.d/{}", name.trim_end_matches(".service"));
+            let reason = if stat(view, &script).is_some() {
+                format!(
+                    "it has only an init script ({script}), and a box supervises systemd units: add a unit file to the role"
+                )
+            } else {
+                "the box has no unit file of that name".to_owned()
+            };
+            return Err(Error::Unit {
+                unit: wanted.to_owned(),
+                reason,
+            });
+        };
+        match link_target(&file) {
+            Some(target) if target == "/dev/null" => {
+                return Err(Error::Unit {
+                    unit: wanted.to_owned(),
+                    reason: "it is masked".into(),
+                });
+            }
+            Some(target) if !name.contains('@') => {
+                name = Path::new(&target)
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+            }
+            _ => return Ok(Some(Unit { name, path })),
+        }
+    }
+    Err(Error::Unit {
+        unit: wanted.to_owned(),
+        reason: "its aliases go in a circle".into(),
+    })
+}
+
+fn walk_volume(
+    view: &Sandbox,
+    path: &str,
+    out: &mut Vec<Directory>,
+    warnings: &mut Vec<String>,
+    depth: usize,
+) {
+    let Some(found) = stat(view, path) else {
+        return;
+    };
+    if !found.is_dir() || depth > 64 {
+        return;
+    }
+    out.push(Directory {
+        path: path.to_owned(),
+        uid: found.uid(),
+        gid: found.gid(),
+        mode: format!("{:04o}", found.mode() & 0o7777),
+    });
+    let Ok(dir) = view.open_file(path) else {
+        return;
+    };
+    let Ok(entries) = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let below = format!("{}/{name}", path.trim_end_matches('/'));
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            walk_volume(view, &below, out, warnings, depth + 1);
+        } else {
+            warnings.push(format!(
+                "{below} lies on a volume: an empty volume mounted there hides it"
+            ));
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What of the build machine serves the build and must not reach a layer: the resolver,
+//! proxies, CA certificates and the package managers' settings.
+//!
+//! All of it is shown to the sandbox under `/run/tiffin`, a file system that ends with the
+//! sandbox, and found there through environment variables that the tools document.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use crate::error::{Error, Result};
+
+/// Where the host's bundle of certificates may lie (Debian's path, then Red Hat's).
+const CA_BUNDLES: [&str; 2] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+];
+/// Variables by which common tools find a bundle: OpenSSL, requests, curl, pip, git, node.
+const CA_VARIABLES: [&str; 6] = [
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+];
+const PROXY_VARIABLES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+];
+/// apt's settings of the host that the box's apt needs too.
+const APT_SETTINGS: [&str; 3] = [
+    "Acquire::http",
+    "Acquire::https",
+    "Acquire::Check-Valid-Until",
+];
+
+/// One line of apt's sources, in its one-line format.
+pub fn apt_sources(suite: &str) -> String {
+    let mut files: Vec<PathBuf> = vec!["/etc/apt/sources.list".into()];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(entries.flatten().map(|e| e.path()));
+    }
+    files.sort();
+    let mut lines = Vec::new();
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else {
+            continue;
+        };
+        match file.extension().and_then(|e| e.to_str()) {
+            Some("list") => lines.extend(one_line_sources(&text, suite)),
+            Some("sources") => lines.extend(deb822_sources(&text, suite)),
+            _ => {}
+        }
+    }
+    lines.dedup();
+    lines.join("\n") + "\n"
+}
+
+/// A suite of the release itself: `bookworm`, `bookworm-updates`, `bookworm-security`.
+fn belongs(candidate: &str, suite: &str) -> bool {
+    candidate.split('/').next().is_some_and(|name| {
+        name.strip_prefix(suite)
+            .is_some_and(|rest| ["", "-updates", "-security"].contains(&rest))
+    })
+}
+
+fn one_line_sources(text: &str, suite: &str) -> Vec<String> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("deb "))
+        .filter(|line| {
+            let rest = line["deb ".len()..].trim_start();
+            let rest = rest
+                .strip_prefix('[')
+                .and_then(|r| r.split_once(']'))
+                .map_or(rest, |(_, r)| r);
+            rest.split_whitespace()
+                .nth(1)
+                .is_some_and(|s| belongs(s, suite))
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+fn deb822_sources(text: &str, suite: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for stanza in text.split("\n\n") {
+        let mut fields: BTreeMap<String, String> = BTreeMap::new();
+        for line in stanza
+            .lines()
+            .filter(|l| !l.starts_with('#') && !l.starts_with(' '))
+        {
+            if let Some((key, value)) = line.split_once(':') {
+                fields.insert(key.trim().to_lowercase(), value.trim().to_owned());
+            }
+        }
+        let get = |key: &str| fields.get(key).map(String::as_str).unwrap_or_default();
+        if !get("types").split_whitespace().any(|t| t == "deb")
+            || get("enabled").eq_ignore_ascii_case("no")
+        {
+            continue;
+        }
+        let signed = match get("signed-by") {
+            path if path.starts_with('/') => format!("[signed-by={path}] "),
+            _ => String::new(),
+        };
+        for uri in get("uris").split_whitespace() {
+            for name in get("suites")
+                .split_whitespace()
+                .filter(|s| belongs(s, suite))
+            {
+                lines.push(format!("deb {signed}{uri} {name} {}", get("components")));
+            }
+        }
+    }
+    lines
+}
+
+/// The service that the host does to a sandbox: files under `dir` and variables for its commands.
+pub struct Host {
+    pub binds: Vec<(PathBuf, PathBuf)>,
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Host {
+    /// Prepares `dir` (shown as `/run/tiffin`) and finds caches below `cache`; `lists` are
+    /// apt's package lists, shared by the layers of one build.
+    pub fn prepare(
+        dir: &Path,
+        cache: &Path,
+        lists: &Path,
+        suite: &str,
+        epoch: u64,
+    ) -> Result<Host> {
+        let make = |path: &Path| fs::create_dir_all(path).map_err(Error::io("make", path));
+        let mut environment = BTreeMap::new();
+        let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
+        set(
+            "PATH",
+            "/run/tiffin/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
+        set("HOME", "/root");
+        set("USER", "root");
+        set("LOGNAME", "root");
+        set("SHELL", "/bin/sh");
+        set("LANG", "C.UTF-8");
+        set("DEBIAN_FRONTEND", "noninteractive");
+        // Python then writes bytecode that is checked by content, which does not depend on
+        // file times, and many tools stop writing the time of day.
+        set("SOURCE_DATE_EPOCH", &epoch.to_string());
+        set("PYTHONHASHSEED", "0");
+        set("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        set("PIP_ROOT_USER_ACTION", "ignore");
+        set("PIP_CACHE_DIR", "/run/tiffin/cache/pip");
+        set("APT_CONFIG", "/run/tiffin/apt/apt.conf");
+        set("TIFFIN_STATE", "/run/tiffin/state");
+        for key in PROXY_VARIABLES {
+            if let Ok(value) = std::env::var(key) {
+                set(key, &value);
+            }
+        }
+        for (key, value) in pip_settings() {
+            set(&key, &value);
+        }
+
+        for sub in ["apt", "state", "bin"] {
+            make(&dir.join(sub))?;
+        }
+        let archives = cache.join("apt");
+        make(&archives.join("partial"))?;
+        make(&cache.join("pip"))?;
+        let mut binds = vec![
+            (dir.to_owned(), PathBuf::from("/run/tiffin")),
+            (archives, "/run/tiffin/cache/apt".into()),
+            (cache.join("pip"), "/run/tiffin/cache/pip".into()),
+        ];
+        if !lists.exists() {
+            make(&lists.join("partial"))?;
+            // Ansible's `cache_valid_time` asks how old this directory is.
+            File::open(lists)
+                .and_then(|dir| dir.set_modified(SystemTime::UNIX_EPOCH))
+                .map_err(Error::io("date", lists))?;
+        }
+        binds.push((lists.to_owned(), "/var/lib/apt/lists".into()));
+        make(&dir.join("cache/apt"))?;
+        make(&dir.join("cache/pip"))?;
+        let bundle = std::env::var("SSL_CERT_FILE")
+            .ok()
+            .into_iter()
+            .chain(CA_BUNDLES.map(str::to_owned));
+        if let Some(bundle) = bundle.map(PathBuf::from).find(|p| p.is_file()) {
+            let copy = dir.join("ca-certificates.crt");
+            fs::copy(&bundle, &copy).map_err(Error::io("copy", &bundle))?;
+            for key in CA_VARIABLES {
+                set(key, "/run/tiffin/ca-certificates.crt");
+            }
+        }
+        if Path::new("/etc/resolv.conf").exists() {
+            binds.push(("/etc/resolv.conf".into(), "/etc/resolv.conf".into()));
+        }
+        let keys = Path::new("/usr/share/keyrings");
+        if keys.is_dir() {
+            copy_keys(keys, &dir.join("apt/keyrings"))?;
+        }
+        let sources = dir.join("apt/sources.list");
+        let text = apt_sources(suite).replace("/usr/share/keyrings/", "/run/tiffin/apt/keyrings/");
+        fs::write(&sources, text).map_err(Error::io("write", &sources))?;
+        let conf = dir.join("apt/apt.conf");
+        fs::write(&conf, apt_configuration()).map_err(Error::io("write", &conf))?;
+        Ok(Host { binds, environment })
+    }
+}
+
+fn copy_keys(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).map_err(Error::io("make", to))?;
+    for entry in fs::read_dir(from)
+        .map_err(Error::io("read", from))?
+        .flatten()
+    {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))
+                .map_err(Error::io("copy", entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// apt.conf(5): lists and archives are kept outside the root file system.
+fn apt_configuration() -> String {
+    let mut text = String::from(
+        "Dir::Etc::sourcelist \"/run/tiffin/apt/sources.list\";\n\
+         Dir::Cache::archives \"/run/tiffin/cache/apt\";\n\
+         Dir::Cache::pkgcache \"\";\n\
+         Dir::Cache::srcpkgcache \"\";\n\
+         APT::Keep-Downloaded-Packages \"true\";\n\
+         APT::Sandbox::User \"root\";\n\
+         APT::Install-Recommends \"false\";\n\
+         Acquire::Languages \"none\";\n\
+         Acquire::https::CAInfo \"/run/tiffin/ca-certificates.crt\";\n",
+    );
+    let Ok(out) = Command::new("apt-config").arg("dump").output() else {
+        return text;
+    };
+    for line in String::from_utf8_lossy(&out.stdout).lines() {
+        let key = line.split_whitespace().next().unwrap_or_default();
+        let wanted = APT_SETTINGS.iter().any(|s| {
+            key.strip_prefix(s)
+                .is_some_and(|r| r.is_empty() || r.starts_with("::"))
+        });
+        if wanted && !line.ends_with("\"\";") && !key.ends_with("CAInfo") {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// pip's settings on the host, as the environment variables that pip documents for them.
+fn pip_settings() -> Vec<(String, String)> {
+    const SERVES: [&str; 4] = ["index-url", "extra-index-url", "trusted-host", "timeout"];
+    let mut settings: Vec<(String, String)> = Vec::new();
+    if let Ok(out) = Command::new("pip3").args(["config", "list"]).output() {
+        for line in String::from_utf8_lossy(&out.stdout).lines() {
+            let Some((key, value)) = line.split_once('=') else {
+                continue;
+            };
+            let Some(name) = key.rsplit('.').next() else {
+                continue;
+            };
+            if SERVES.contains(&name) {
+                let variable = format!("PIP_{}", name.to_uppercase().replace('-', "_"));
+                settings.push((variable, value.trim_matches('\'').to_owned()));
+            }
+        }
+    }
+    for name in SERVES {
+        let variable = format!("PIP_{}", name.to_uppercase().replace('-', "_"));
+        if let Ok(value) = std::env::var(&variable) {
+            settings.push((variable, value));
+        }
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_only_the_sources_of_the_release() {
+        let text = "Types: deb\n# comment\nURIs: http://a.test/debian\nSuites: bookworm bookworm-updates trixie\nComponents: main\nSigned-By: /k.gpg\n\nTypes: deb\nURIs: http://b.test/node\nSuites: nodistro\nComponents: main\n";
+        assert_eq!(
+            deb822_sources(text, "bookworm"),
+            [
+                "deb [signed-by=/k.gpg] http://a.test/debian bookworm main",
+                "deb [signed-by=/k.gpg] http://a.test/debian bookworm-updates main"
+            ]
+        );
+        let text = "deb [arch=amd64 signed-by=/k] http://c.test bookworm-security main\ndeb http://d.test cloud-sdk-bookworm main\n";
+        assert_eq!(one_line_sources(text, "bookworm").len(), 1);
+    }
+}

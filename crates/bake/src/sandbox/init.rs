@@ -1,0 +1,272 @@
+//! The sandbox's side: becomes the first process of new namespaces, mounts the root file
+//! system, then only reaps until its standard input ends.
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    os::unix::fs::{FileTypeExt, symlink},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
+        unmount,
+    },
+    process::{WaitOptions, pivot_root, wait},
+    thread::{UnshareFlags, set_name},
+};
+
+use super::Layout;
+
+/// Hidden command of the builder that leads here.
+pub const VERB: &str = "sandbox-init";
+/// Environment variable that carries the [`Layout`] as JSON.
+pub const LAYOUT: &str = "TIFFIN_SANDBOX_LAYOUT";
+/// Set for the second stage, which is the first process of the new PID namespace.
+const STAGE: &str = "TIFFIN_SANDBOX_STAGE";
+
+/// What `tiffin sandbox-init` does.
+pub fn main() -> ExitCode {
+    let done = if env::var_os(STAGE).is_some() {
+        first_process()
+    } else {
+        unshare()
+    };
+    match done {
+        Ok(code) => code,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// New namespaces take effect for children as far as PIDs go, so a second stage is started.
+fn unshare() -> Result<ExitCode, String> {
+    let flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
+    #[allow(unsafe_code)]
+    // SAFETY: no file descriptors or memory are unshared, and this process has one thread.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+        .map_err(|e| format!("cannot make namespaces: {e} (root is needed)"))?;
+    let helper = env::current_exe().map_err(|e| e.to_string())?;
+    let mut child = Command::new(helper)
+        .arg(VERB)
+        .env(STAGE, "2")
+        .stdin(Stdio::inherit())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot start the first process: {e}"))?;
+    let mut word = String::new();
+    let out = child.stdout.take().expect("piped above");
+    let _ = io::BufRead::read_line(&mut io::BufReader::new(out), &mut word);
+    if word.trim() == "ready" {
+        println!("{}", child.id());
+    }
+    // Keep no copy of the lifeline: only the first process must watch it.
+    let status = child.wait().map_err(|e| e.to_string())?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn first_process() -> Result<ExitCode, String> {
+    let layout: Layout = env::var(LAYOUT)
+        .map_err(|e| e.to_string())
+        .and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()))?;
+    // Ctrl-C reaches the whole foreground group; the builder decides when this ends.
+    let _ = rustix::process::setsid();
+    mount_root(&layout)?;
+    let _ = rustix::system::sethostname(layout.host_name.as_bytes());
+    // Ansible's fact `ansible_service_mgr` is the name of process 1.
+    let _ = set_name(c"systemd");
+    println!("ready");
+    let _ = io::stdout().flush();
+    reap_until_closed();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reap_until_closed() {
+    let stdin = io::stdin();
+    loop {
+        let mut watched = [PollFd::new(&stdin, PollFlags::IN)];
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: 200_000_000,
+        };
+        let _ = poll(&mut watched, Some(&pause));
+        if watched[0]
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::IN | PollFlags::ERR)
+        {
+            return;
+        }
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+    }
+}
+
+fn mount_root(layout: &Layout) -> Result<(), String> {
+    let at = &layout.mount_point;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .map_err(|e| format!("cannot make mounts private: {e}"))?;
+    overlay(layout)?;
+    let say = |what: &'static str| move |e: rustix::io::Errno| format!("cannot mount {what}: {e}");
+    let inside = |path: &str| at.join(path.trim_start_matches('/'));
+    for path in ["/proc", "/sys", "/dev", "/run", "/tmp"] {
+        if layout.upper.is_some() {
+            fs::create_dir_all(inside(path)).map_err(|e| format!("cannot make {path}: {e}"))?;
+        }
+    }
+    let guarded = MountFlags::NOSUID | MountFlags::NODEV;
+    mount(
+        "proc",
+        inside("/proc"),
+        "proc",
+        guarded | MountFlags::NOEXEC,
+        None,
+    )
+    .map_err(say("/proc"))?;
+    mount_bind_recursive("/sys", inside("/sys")).map_err(say("/sys"))?;
+    mount(
+        "tmpfs",
+        inside("/run"),
+        "tmpfs",
+        guarded,
+        Some(c"mode=0755"),
+    )
+    .map_err(say("/run"))?;
+    mount(
+        "tmpfs",
+        inside("/tmp"),
+        "tmpfs",
+        guarded,
+        Some(c"mode=1777"),
+    )
+    .map_err(say("/tmp"))?;
+    devices(&inside("/dev"))?;
+    for path in ["/run/systemd/system", "/run/lock", "/run/tiffin"] {
+        fs::create_dir_all(inside(path)).map_err(|e| format!("cannot make {path}: {e}"))?;
+    }
+    for (host, target) in &layout.binds {
+        let target = at.join(target.strip_prefix("/").unwrap_or(target));
+        if target.starts_with(inside("/run")) {
+            fs::create_dir_all(&target)
+                .map_err(|e| format!("cannot make {}: {e}", target.display()))?;
+        }
+        // Outside /run only what is there can be covered without leaving a trace in the
+        // layer, and never through a link of the box.
+        if !fs::symlink_metadata(&target).is_ok_and(|m| !m.is_symlink()) {
+            continue;
+        }
+        mount_bind_recursive(host, &target).map_err(|e| {
+            format!(
+                "cannot show {} as {}: {e}",
+                host.display(),
+                target.display()
+            )
+        })?;
+    }
+    env::set_current_dir(at).map_err(|e| e.to_string())?;
+    pivot_root(".", ".").map_err(|e| format!("cannot change the root: {e}"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(|e| format!("cannot leave the old root: {e}"))?;
+    env::set_current_dir("/").map_err(|e| e.to_string())
+}
+
+fn overlay(layout: &Layout) -> Result<(), String> {
+    let at = &layout.mount_point;
+    let shown = |path: &Path| {
+        path.display()
+            .to_string()
+            .replace('\\', "\\\\")
+            .replace(':', "\\:")
+            .replace(',', "\\,")
+    };
+    let lower: Vec<String> = layout.lower.iter().rev().map(|p| shown(p)).collect();
+    // Renamed directories and metadata-only copies would need overlayfs to read them back;
+    // a layer must stand on its own.
+    let mut options = "redirect_dir=off,metacopy=off,index=off,xino=off".to_owned();
+    match &layout.upper {
+        Some(upper) => {
+            if lower.is_empty() {
+                return mount_bind_recursive(&upper.upper, at)
+                    .map_err(|e| format!("cannot mount the root: {e}"));
+            }
+            options += &format!(
+                ",upperdir={},workdir={}",
+                shown(&upper.upper),
+                shown(&upper.work)
+            );
+        }
+        None if lower.len() == 1 => {
+            return mount_bind_recursive(&layout.lower[0], at)
+                .map_err(|e| format!("cannot mount the root: {e}"));
+        }
+        None => options = "redirect_dir=off,metacopy=off".to_owned(),
+    }
+    options += &format!(",lowerdir={}", lower.join(":"));
+    let options = std::ffi::CString::new(options).map_err(|e| e.to_string())?;
+    mount(
+        "overlay",
+        at,
+        "overlay",
+        MountFlags::NODEV,
+        Some(options.as_c_str()),
+    )
+    .map_err(|e| format!("cannot mount the overlay in {}: {e}", at.display()))
+}
+
+fn devices(dev: &Path) -> Result<(), String> {
+    let say = |e: io::Error| format!("cannot make {}: {e}", dev.display());
+    mount(
+        "tmpfs",
+        dev,
+        "tmpfs",
+        MountFlags::NOSUID,
+        Some(c"mode=0755"),
+    )
+    .map_err(|e| format!("cannot mount /dev: {e}"))?;
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let host = Path::new("/dev").join(name);
+        if fs::metadata(&host).is_ok_and(|m| m.file_type().is_char_device()) {
+            fs::write(dev.join(name), "").map_err(say)?;
+            mount_bind_recursive(&host, dev.join(name))
+                .map_err(|e| format!("cannot show /dev/{name}: {e}"))?;
+        }
+    }
+    for name in ["pts", "shm"] {
+        fs::create_dir(dev.join(name)).map_err(say)?;
+    }
+    let _ = mount(
+        "devpts",
+        dev.join("pts"),
+        "devpts",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    );
+    mount(
+        "tmpfs",
+        dev.join("shm"),
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        Some(c"mode=1777"),
+    )
+    .map_err(|e| format!("cannot mount /dev/shm: {e}"))?;
+    for (link, target) in [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+    ] {
+        symlink(target, dev.join(link)).map_err(say)?;
+    }
+    Ok(())
+}

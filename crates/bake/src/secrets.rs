@@ -1,0 +1,168 @@
+//! Values that a build must not know: during the play a placeholder stands for each, and
+//! nothing that holds one may stay in the box.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use contract::{Kind, Setting, Value, Variables};
+use recipe::Recipe;
+
+use crate::{
+    cache,
+    error::{Error, Result},
+};
+
+const PREFIX: &str = "tiffin-placeholder-";
+/// Files larger than this are no configuration.
+const LARGEST: u64 = 1 << 20;
+
+/// What stands for a setting's value during the play: the same in every build, so that
+/// layers are too.
+fn placeholder(setting: &str) -> String {
+    format!("{PREFIX}{}", &cache::hash(&["placeholder", setting])[..24])
+}
+
+/// Whether the value comes from the start alone.
+pub fn is_unknown(setting: &Setting) -> bool {
+    setting.generate.is_some() || setting.required
+}
+
+/// The variables that the recipe hands to Ansible, placeholders included.
+pub fn variables(recipe: &Recipe) -> Result<Variables> {
+    let mut variables = recipe.variables.clone();
+    for (name, setting) in &recipe.settings {
+        let given = variables.contains_key(&setting.variable);
+        if setting.secret && given {
+            return Err(Error::Setting {
+                setting: name.clone(),
+                reason: format!(
+                    "it is a secret, and the recipe's `variables` give `{}` to everybody",
+                    setting.variable
+                ),
+            });
+        }
+        if is_unknown(setting) && !given {
+            if !matches!(
+                setting.kind,
+                Kind::Secret | Kind::String | Kind::Host | Kind::Url | Kind::Email | Kind::Path
+            ) {
+                return Err(Error::Setting {
+                    setting: name.clone(),
+                    reason: format!(
+                        "the play needs some value of its type: give one as `{}` under `variables`",
+                        setting.variable
+                    ),
+                });
+            }
+            variables.insert(setting.variable.clone(), placeholder(name).into());
+        }
+    }
+    Ok(variables)
+}
+
+/// Takes the placeholders out of captured variables and checks that none is left in
+/// another variable, which would freeze it.
+pub fn remove(recipe: &Recipe, variables: &mut [&mut Variables]) -> Result<()> {
+    for (name, setting) in &recipe.settings {
+        let stands = Value::from(placeholder(name));
+        for variables in variables.iter_mut() {
+            if variables.get(&setting.variable) == Some(&stands) {
+                variables.shift_remove(&setting.variable);
+            } else if setting.secret
+                && variables
+                    .get(&setting.variable)
+                    .is_some_and(|v| !is_empty(v))
+            {
+                return Err(Error::Setting {
+                    setting: name.clone(),
+                    reason: format!(
+                        "it is a secret, and the playbook's own value of `{}` would be in the image: let it be generated or required, or make the playbook's value empty",
+                        setting.variable
+                    ),
+                });
+            }
+        }
+        let text = placeholder(name);
+        for variables in variables.iter() {
+            if let Some((variable, _)) = variables
+                .iter()
+                .find(|(_, value)| value.to_string().contains(&text))
+            {
+                return Err(Error::Setting {
+                    setting: name.clone(),
+                    reason: format!(
+                        "the play computes `{variable}` from it once (set_fact, register): a start could not change it"
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null()
+        || value == &Value::from("")
+        || value.as_str().is_some_and(|text| text.contains("{{"))
+}
+
+/// Files of a layer that hold a placeholder, as paths in the box.
+pub fn find(tree: &Path) -> Result<Vec<String>> {
+    let finder = memchr::memmem::Finder::new(PREFIX);
+    let mut found = Vec::new();
+    let mut stack: Vec<PathBuf> = vec![tree.to_owned()];
+    while let Some(dir) = stack.pop() {
+        for entry in fs::read_dir(&dir)
+            .map_err(Error::io("read", &dir))?
+            .flatten()
+        {
+            let path = entry.path();
+            let Ok(meta) = fs::symlink_metadata(&path) else {
+                continue;
+            };
+            if meta.is_dir() {
+                stack.push(path);
+            } else if meta.is_file() && meta.size() <= LARGEST && meta.size() >= PREFIX.len() as u64
+            {
+                let content = fs::read(&path).map_err(Error::io("read", &path))?;
+                if finder.find(&content).is_some() {
+                    let shown = path.strip_prefix(tree).unwrap_or(&path);
+                    found.push(format!("/{}", shown.display()));
+                }
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Refuses files with a placeholder that no start writes again.
+pub fn check_files(
+    recipe: &Recipe,
+    held: &[String],
+    rendered: &[&str],
+    tree_of: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<()> {
+    for path in held {
+        if rendered.contains(&path.as_str()) {
+            continue;
+        }
+        let Some(content) = tree_of(path) else {
+            continue;
+        };
+        for name in recipe.settings.keys() {
+            if memchr::memmem::find(&content, placeholder(name).as_bytes()).is_some() {
+                return Err(Error::Setting {
+                    setting: name.clone(),
+                    reason: format!(
+                        "its value ended in {path}, which no start could write again: write the file with a `template` task that renders identically"
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
+}

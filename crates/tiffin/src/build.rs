@@ -1,0 +1,338 @@
+//! `tiffin build`: bakes a recipe's box, packs its layers, writes the release.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use bake::{Baked, BakedLayer};
+use contract::{Contract, Parity};
+use image::{Config, Content, Entry, Healthcheck, Layer, LayerOptions, Source};
+use recipe::Recipe;
+
+use crate::{
+    cli,
+    printer::{Printer, size},
+};
+
+pub fn run(words: &cli::Build) -> Result<()> {
+    let printer = Printer::new(words.progress, words.verbose);
+    let done = build(words, &printer);
+    printer.finish();
+    let release = done?;
+    for line in &release.account {
+        printer.line(line);
+    }
+    println!("{}", release.archive.display());
+    Ok(())
+}
+
+struct Release {
+    archive: PathBuf,
+    account: Vec<String>,
+}
+
+fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
+    let recipe = recipe::read(&words.file)?;
+    let version = match &words.version {
+        Some(version) => version.clone(),
+        None => described_version(&recipe),
+    };
+    image::Reference::new(recipe.registry.as_deref(), &recipe.name, &version).with_context(
+        || format!("version `{version}` cannot be the image's tag: choose one with --version"),
+    )?;
+    let helper = std::env::current_exe().context("cannot find this program's own file")?;
+    let entrypoint_path = words
+        .entrypoint
+        .clone()
+        .unwrap_or_else(|| helper.with_file_name("entrypoint"));
+    let entrypoint = fs::read(&entrypoint_path).with_context(|| {
+        format!(
+            "cannot read the entrypoint {}: `make build` puts it there, --entrypoint names another",
+            entrypoint_path.display()
+        )
+    })?;
+    let cache = words.cache.clone().map_or_else(default_cache, Ok)?;
+    let options = bake::Options {
+        cache: &cache,
+        version: &version,
+        helper: &helper,
+        epoch: words.epoch,
+        fresh: words.no_cache,
+        shell_on_failure: words.shell_on_failure,
+        progress: printer,
+    };
+    fs::create_dir_all(&words.output)
+        .with_context(|| format!("cannot make {}", words.output.display()))?;
+    let baked = bake::bake(&recipe, &options)?;
+    for warning in &baked.warnings {
+        printer.warning(warning);
+    }
+
+    printer.phase("layers");
+    let mut layers = Vec::new();
+    for layer in &baked.layers {
+        layers.push(pack(layer, &baked.blobs, printer)?);
+    }
+    let epoch = baked
+        .layers
+        .iter()
+        .map(|l| l.epoch)
+        .max()
+        .unwrap_or_default();
+    let top = contract_layer(&baked.contract, entrypoint);
+    layers.push(image::layer_from_entries(&top, &baked.blobs, epoch)?);
+
+    printer.phase("archive");
+    let config = config(&recipe, &baked, epoch);
+    let file = recipe.name.rsplit('/').next().unwrap_or(&recipe.name);
+    let archive = words.output.join(format!("{file}-{version}.tar"));
+    let reference = format!("{}:{version}", baked.contract.product.name);
+    let written = image::write_archive(&archive, &[reference.clone()], &config, &layers, printer)?;
+    let sum = words.output.join(format!("{file}-{version}.tar.sha256"));
+    replace(&sum, |fresh| {
+        fs::write(fresh, format!("{}  {file}-{version}.tar\n", written.sha256))
+    })?;
+    let latest = words.output.join(format!("{file}-latest.tar"));
+    // A name more for the same bytes; a copy where the file system has no hard links.
+    replace(&latest, |fresh| {
+        fs::hard_link(&archive, fresh).or_else(|_| fs::copy(&archive, fresh).map(drop))
+    })?;
+
+    let account = account(
+        &baked,
+        &layers,
+        &reference,
+        written.size,
+        &written.sha256,
+        printer,
+    );
+    Ok(Release { archive, account })
+}
+
+/// Makes a file under another name first, so that it appears whole.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}.tmp", std::process::id()));
+    let fresh = PathBuf::from(fresh);
+    let _ = fs::remove_file(&fresh);
+    let done = make(&fresh).and_then(|()| fs::rename(&fresh, path));
+    if done.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    done.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn default_cache() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("XDG_CACHE_HOME").filter(|d| !d.is_empty()) {
+        return Ok(PathBuf::from(dir).join("tiffin"));
+    }
+    let home = std::env::var_os("HOME")
+        .context("cannot choose a cache: HOME is not set; name one with --cache")?;
+    Ok(PathBuf::from(home).join(".cache/tiffin"))
+}
+
+/// What `git describe` says of the recipe's repository, made fit for a tag.
+fn described_version(recipe: &Recipe) -> String {
+    let dir = recipe.path.parent().unwrap_or(Path::new("."));
+    let out = Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(["describe", "--tags", "--always", "--dirty"])
+        .output();
+    let text = out
+        .ok()
+        .filter(|o| o.status.success())
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    text.filter(|t| !t.is_empty())
+        .unwrap_or_else(|| "dev".into())
+}
+
+/// A baked layer as a blob; compressed once for all builds that share it.
+fn pack(layer: &BakedLayer, blobs: &Path, printer: &Printer) -> Result<Layer> {
+    let note = blobs.join(format!("{}.json", layer.key));
+    if let Some(known) = fs::read(&note)
+        .ok()
+        .and_then(|text| known_layer(&text, blobs))
+    {
+        return Ok(known);
+    }
+    let options = LayerOptions {
+        epoch: layer.epoch,
+        skip: &|_| false,
+        kind: if layer.overlay {
+            Source::Overlay
+        } else {
+            Source::Tree
+        },
+        progress: printer,
+        threads: 0,
+    };
+    let packed = image::write_layer(&layer.tree, blobs, &options)?;
+    let text = serde_json::json!({
+        "diff_id": packed.diff_id, "digest": packed.digest, "size": packed.size, "uncompressed": packed.uncompressed,
+    });
+    replace(&note, |fresh| fs::write(fresh, text.to_string()))?;
+    printer.line(&format!(
+        "    layer {}: {} of {}",
+        layer.name,
+        size(packed.size),
+        size(packed.uncompressed)
+    ));
+    Ok(packed)
+}
+
+fn known_layer(note: &[u8], blobs: &Path) -> Option<Layer> {
+    let note: serde_json::Value = serde_json::from_slice(note).ok()?;
+    let digest = note["digest"].as_str()?.to_owned();
+    let blob = blobs.join(digest.strip_prefix("sha256:")?);
+    let size = note["size"].as_u64()?;
+    // Its content is verified against the digest when the archive is written.
+    if fs::metadata(&blob).ok()?.len() != size {
+        return None;
+    }
+    let diff_id = note["diff_id"].as_str()?.to_owned();
+    Some(Layer {
+        diff_id,
+        digest,
+        size,
+        uncompressed: note["uncompressed"].as_u64()?,
+        blob,
+    })
+}
+
+/// The top layer: what a new version changes even when nothing below does.
+fn contract_layer(contract: &Contract, entrypoint: Vec<u8>) -> Vec<Entry> {
+    let entry = |path: &str, mode: u32, content: Content| Entry {
+        path: path.into(),
+        mode,
+        uid: 0,
+        gid: 0,
+        content,
+    };
+    let mut text = serde_json::to_vec_pretty(contract).expect("a contract is JSON");
+    text.push(b'\n');
+    vec![
+        entry("usr/lib/tiffin", 0o755, Content::Directory),
+        // It says which settings there are and how files are made, but holds no secret.
+        entry(contract::PATH, 0o644, Content::File(text)),
+        entry(contract::ENTRYPOINT, 0o755, Content::File(entrypoint)),
+        entry(
+            "usr/bin/tiffin",
+            0o777,
+            Content::Symlink("../lib/tiffin/entrypoint".into()),
+        ),
+    ]
+}
+
+fn config(recipe: &Recipe, baked: &Baked, epoch: u64) -> Config {
+    let product = &baked.contract.product;
+    let mut labels = BTreeMap::new();
+    let mut label = |key: &str, value: Option<&String>| {
+        if let Some(value) = value {
+            labels.insert(format!("org.opencontainers.image.{key}"), value.clone());
+        }
+    };
+    label("title", Some(&product.title));
+    label("version", Some(&product.version));
+    label("created", Some(&image::rfc3339(epoch)));
+    label("description", recipe.description.as_ref());
+    label("vendor", recipe.vendor.as_ref());
+    label("url", recipe.url.as_ref());
+    label("licenses", recipe.licenses.as_ref());
+    labels.extend(recipe.labels.clone());
+    let health = recipe.health.clone().unwrap_or_default();
+    let history = baked
+        .layers
+        .iter()
+        .map(|l| format!("tiffin: layer {}", l.name));
+    Config {
+        architecture: match std::env::consts::ARCH {
+            "x86_64" => "amd64".into(),
+            "aarch64" => "arm64".into(),
+            other => other.into(),
+        },
+        os: "linux".into(),
+        created_epoch: epoch,
+        author: recipe.vendor.clone(),
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+        entrypoint: vec![contract::ENTRYPOINT.into()],
+        cmd: Vec::new(),
+        exposed_ports: recipe.ports.iter().map(|p| format!("{p}/tcp")).collect(),
+        volumes: recipe.volumes.clone(),
+        labels,
+        stop_signal: Some(
+            recipe
+                .stop_signal
+                .clone()
+                .unwrap_or_else(|| "SIGTERM".into()),
+        ),
+        healthcheck: Some(Healthcheck {
+            test: vec!["CMD".into(), contract::ENTRYPOINT.into(), "health".into()],
+            interval_s: health.interval.into(),
+            timeout_s: health.timeout.into(),
+            start_period_s: health.start_period.into(),
+            retries: health.retries,
+        }),
+        working_dir: Some("/".into()),
+        user: None,
+        history: history
+            .chain(["tiffin: contract and entrypoint".to_owned()])
+            .collect(),
+    }
+}
+
+fn account(
+    baked: &Baked,
+    layers: &[Layer],
+    reference: &str,
+    bytes: u64,
+    sha256: &str,
+    printer: &Printer,
+) -> Vec<String> {
+    let templates = &baked.contract.templates;
+    let identical = templates
+        .iter()
+        .filter(|t| t.parity == Parity::Identical)
+        .count();
+    let mut lines = vec![format!(
+        "templates: {} captured, {identical} render identically",
+        templates.len()
+    )];
+    for template in templates {
+        match &template.parity {
+            Parity::Identical => {}
+            Parity::Differs {
+                line,
+                ansible,
+                tiffin,
+            } => {
+                lines.push(format!(
+                    "  {} stays as Ansible wrote it: line {line} differs",
+                    template.dest
+                ));
+                lines.push(format!("    Ansible: {ansible}"));
+                lines.push(format!("    Tiffin:  {tiffin}"));
+            }
+            Parity::Failed { reason } => lines.push(format!(
+                "  {} stays as Ansible wrote it: {reason}",
+                template.dest
+            )),
+        }
+    }
+    for (name, setting) in &baked.contract.settings {
+        lines.push(format!("  {name} -> {}", setting.files.join(" ")));
+    }
+    let reused = baked.layers.iter().filter(|l| l.from_cache).count();
+    lines.push(format!(
+        "{reference}: {} in {} layers ({reused} unchanged), {:.1} s",
+        size(bytes),
+        layers.len(),
+        printer.elapsed().as_secs_f64()
+    ));
+    lines.push(format!("sha256 {sha256}"));
+    lines
+}

@@ -1,0 +1,71 @@
+//! What may be typed. Words only: what they mean is decided in the verb's own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Packs a backend into one image tarball, by running its own Ansible playbooks.
+#[derive(Parser)]
+#[command(name = "tiffin", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    the build failed: the message says what, why and what to do
+  2    wrong usage
+  78   the recipe is wrong
+  130  interrupted";
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Bake the box of a recipe and write its archive.
+    Build(Build),
+    /// The first process of a sandbox.
+    #[command(name = bake::sandbox::init::VERB, hide = true)]
+    SandboxInit,
+}
+
+#[derive(Args)]
+pub struct Build {
+    /// The recipe.
+    #[arg(short, long, default_value = "tiffin.yaml", value_name = "RECIPE")]
+    pub file: PathBuf,
+    /// Where NAME-VERSION.tar, its checksum and NAME-latest.tar appear.
+    #[arg(short, long, default_value = "dist", value_name = "DIR")]
+    pub output: PathBuf,
+    /// The box's version, which is the image's tag [default: what `git describe` says].
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Where layers and packages are kept between builds.
+    #[arg(long, env = "TIFFIN_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Bake every layer again, whatever the cache holds.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// The static entrypoint to put into the box [default: beside this program].
+    #[arg(long, env = "TIFFIN_ENTRYPOINT", value_name = "FILE")]
+    pub entrypoint: Option<PathBuf>,
+    /// Open a shell in the root file system of a layer that failed.
+    #[arg(long)]
+    pub shell_on_failure: bool,
+    /// Clamp file times to this many seconds since 1970 [default: of the last commit].
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS")]
+    pub epoch: Option<u64>,
+    /// How to show progress.
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
+    pub progress: ProgressMode,
+    /// Show Ansible's whole output.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// Bars on a terminal, plain lines elsewhere.
+    Auto,
+    Plain,
+    Quiet,
+}
