@@ -109,6 +109,10 @@ impl Reference {
 
     /// Checks `host` or `host:port`.
     pub fn check_registry(registry: &str) -> Result<(), &'static str> {
+        const FORM: &str = "a registry is a host name with an optional port, without `https://`";
+        if registry.contains('/') {
+            return Err(FORM);
+        }
         let (host, port) = match registry.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (registry, None),
@@ -134,11 +138,7 @@ impl Reference {
                     && bytes[bytes.len() - 1] != b'-'
             }),
         };
-        if valid {
-            Ok(())
-        } else {
-            Err("a registry is a host name with an optional port, without `https://`")
-        }
+        if valid { Ok(()) } else { Err(FORM) }
     }
 
     /// Checks a tag, such as a version: at most 128 of `A-Z a-z 0-9 _ . -`.

@@ -32,10 +32,15 @@ impl<'a> Table<'a> {
                     quote(&key.name),
                     key.line
                 ));
-                return Err(match nearest(&key.name, known.iter().copied()) {
-                    Some(name) => problem.hint(format!("did you mean `{name}`?")),
-                    None => problem.hint(format!("known keys are {}", known.join(", "))),
-                });
+                let hint = match (key.name.as_str(), nearest(&key.name, known.iter().copied())) {
+                    // The one that everybody tries; `variable` is known in settings only.
+                    ("default", _) if known.contains(&"variable") => {
+                        "the default is the playbook's own value of the variable".to_owned()
+                    }
+                    (_, Some(name)) => format!("did you mean `{name}`?"),
+                    (_, None) => format!("known keys are {}", known.join(", ")),
+                };
+                return Err(problem.hint(hint));
             }
         }
         Ok(Table {

@@ -129,7 +129,7 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
         None => None,
         Some(field) => {
             let text = field.text()?;
-            if let Err(error) = fancy_regex::Regex::new(&format!("^(?:{text})$")) {
+            if let Err(error) = fancy_regex::Regex::new(text) {
                 return Err(field.cannot(&format!(
                     "it is not a regular expression ({})",
                     one_line(&error)

@@ -1,0 +1,221 @@
+//! What a recipe means when it is right, and that no text at all makes the reader panic.
+
+use std::fs;
+use std::path::Path;
+
+use contract::Kind;
+use proptest::prelude::*;
+use recipe::{Base, Recipe};
+use serde_json::json;
+
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("site.yml"), "").unwrap();
+    fs::write(home.path().join("hosts"), "").unwrap();
+    home
+}
+
+fn parse(text: &str) -> Recipe {
+    let home = home();
+    recipe::parse(text, &home.path().join("tiffin.yaml")).unwrap()
+}
+
+#[test]
+fn the_least_recipe_has_the_documented_defaults() {
+    let home = home();
+    let path = home.path().join("tiffin.yaml");
+    fs::write(&path, "name: acme/backend\nplaybook: site.yml\n").unwrap();
+    let recipe = recipe::read(&path).unwrap();
+    assert_eq!(recipe.path, path);
+    assert_eq!(recipe.folder(), home.path());
+    assert_eq!(recipe.playbook, home.path().join("site.yml"));
+    assert_eq!(
+        recipe.base,
+        Base::Debootstrap {
+            suite: "bookworm".to_owned()
+        }
+    );
+    assert_eq!(recipe.volumes, ["/data"]);
+    assert_eq!(recipe.layers.len(), 1);
+    assert_eq!(recipe.layers[0].name, "stack");
+    assert!(recipe.layers[0].tags.is_empty());
+    assert!(recipe.settings.is_empty() && recipe.ports.is_empty() && recipe.health.is_none());
+}
+
+#[test]
+fn a_full_recipe_is_read_as_written() {
+    let recipe = parse(
+        r#"
+name: acme/backend
+registry: registry.acme.example:5000
+title: Acme Backend
+licenses: Apache-2.0
+base: docker://docker.io/library/debian:12
+base_packages: [curl, libc6:amd64, g++]
+playbook: site.yml
+inventory: hosts
+limit: box
+groups: [database, web]
+layers:
+  - name: packages
+    tags: [packages]
+  - name: stack
+    skip_tags: [packages]
+settings:
+  REDIS_MAXMEMORY:
+    type: size
+    min: 64mb
+    help: Memory for the cache.
+  ADMIN_PASSWORD:
+    variable: backend_admin_password
+    secret: true
+    generate: true
+  LOG_LEVEL:
+    type: enum
+    values: [debug, info]
+  SMTP_HOST:
+volumes: [/data, /var/lib//files/]
+ports: [80, 443]
+services:
+  redis-server:
+    ready: {tcp: "127.0.0.1:{{ redis_port }}", timeout: 2m}
+  migrate: {once: true, after: [mongod], when: "migrate | bool"}
+stop_signal: QUIT
+stop_timeout: 90
+labels: {com.acme.team: "1"}
+health: {interval: 10s}
+"#,
+    );
+    assert_eq!(
+        recipe.registry.as_deref(),
+        Some("registry.acme.example:5000")
+    );
+    assert_eq!(
+        recipe.base,
+        Base::Docker("docker.io/library/debian:12".to_owned())
+    );
+    assert_eq!(recipe.group, ["database", "web"]);
+    assert_eq!(recipe.layers[1].skip_tags, ["packages"]);
+    let memory = &recipe.settings["REDIS_MAXMEMORY"];
+    assert_eq!((memory.kind, memory.min), (Kind::Size, Some(64 << 20)));
+    assert_eq!(memory.variable, "redis_maxmemory");
+    let password = &recipe.settings["ADMIN_PASSWORD"];
+    assert_eq!(
+        (password.kind, password.secret, password.generate),
+        (Kind::Secret, true, Some(32))
+    );
+    assert_eq!(recipe.settings["LOG_LEVEL"].choices, ["debug", "info"]);
+    assert_eq!(recipe.settings["SMTP_HOST"].kind, Kind::String);
+    assert_eq!(recipe.volumes, ["/data", "/var/lib/files"]);
+    let ready = recipe.services["redis-server"].ready.as_ref().unwrap();
+    assert_eq!(ready.timeout, Some(120));
+    assert!(recipe.services["migrate"].once);
+    assert_eq!(recipe.stop_signal.as_deref(), Some("SIGQUIT"));
+    assert_eq!(recipe.health.unwrap().interval, 10);
+}
+
+/// Expected values are what `yaml.safe_load` of PyYAML 6 gives, which is what Ansible reads with.
+#[test]
+fn unquoted_values_mean_what_they_mean_in_a_playbook() {
+    let recipe = parse(
+        "name: a\nplaybook: site.yml\nvariables:\n  a: yes\n  b: off\n  c: 'no'\n  d: 0644\n  e: 0x1f\n  f: 1_000\n  g: 1.5\n  \
+         h: 1e3\n  i: ~\n  j:\n  k: 089\n  l: -5\n  m: 1.0e+3\n  n: .5\n  o: '{{ x }}'\n  p: [y, n]\n  q: 2026-11-21\n  r: 18446744073709551615\n  s: 0b101\n  t: +3\n  u: !!str 5\n  v: 0\n  w: 00\n  x: 1.\n  y: .\n  z: 0o17\n",
+    );
+    let expected = json!({
+        "a": true, "b": false, "c": "no", "d": 420, "e": 31, "f": 1000, "g": 1.5, "h": "1e3", "i": null, "j": null,
+        "k": "089", "l": -5, "m": 1000.0, "n": 0.5, "o": "{{ x }}", "p": ["y", "n"], "q": "2026-11-21",
+        "r": 18446744073709551615u64, "s": 5, "t": 3, "u": "5", "v": 0, "w": 0, "x": 1.0, "y": ".", "z": "0o17",
+    });
+    assert_eq!(serde_json::Value::Object(recipe.variables), expected);
+}
+
+#[test]
+fn an_alias_is_a_copy() {
+    let recipe = parse("name: a\nplaybook: site.yml\nvariables:\n  a: &a {x: 1}\n  b: *a\n");
+    assert_eq!(recipe.variables["b"], json!({"x": 1}));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = recipe::read(Path::new("no/such/tiffin.yaml")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot read no/such/tiffin.yaml: No such file or directory (os error 2)"
+    );
+    assert!(error.hint().unwrap().contains("-f FILE"));
+
+    let home = home();
+    let path = home.path().join("tiffin.yaml");
+    fs::write(&path, b"name: a\ntitle: \xff\n").unwrap();
+    let error = recipe::read(&path).unwrap_err().to_string();
+    assert!(error.ends_with("it is not UTF-8 text at line 2"), "{error}");
+    fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
+    let error = recipe::read(&path).unwrap_err().to_string();
+    assert!(error.ends_with("it is larger than 1 MiB"), "{error}");
+}
+
+/// Recipes in pieces, so that random ones get past the first line.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "name: ",
+        "a",
+        "\n",
+        "playbook: site.yml\n",
+        "  ",
+        "- ",
+        "settings:\n",
+        "  A:\n",
+        "    type: ",
+        "size",
+        "min: ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        "&a ",
+        "*a",
+        "!!str ",
+        "!x ",
+        "|\n",
+        ">\n",
+        "'",
+        "\"",
+        "\\x",
+        "é",
+        "\u{feff}",
+        "\t",
+        "services:\n",
+        "ready: ",
+        "tcp: ",
+        "9",
+        "-",
+        "---\n",
+        "...\n",
+        "%YAML 1.1\n",
+        "? ",
+        "<<: ",
+        "~",
+        "0x",
+        "_",
+        "health: ",
+        "layers:\n",
+        "base: ",
+        "docker://",
+        "rootfs:",
+        "\r",
+        "\u{85}",
+        "#",
+        "ports: ",
+    ]);
+    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(text in prop_oneof![pieces(), ".{0,200}"]) {
+        if let Err(error) = recipe::parse(&text, Path::new("/nowhere/tiffin.yaml")) {
+            prop_assert!(!error.to_string().contains('\n'), "more than a line: {error}");
+        }
+    }
+}
