@@ -1,0 +1,172 @@
+//! Commands that explain themselves when they fail, and containers that end with their test.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+pub const MONITORING: &str = "acme-monitoring";
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests through `make test-e2e`"))
+}
+
+/// The image that all tests share.
+pub fn image() -> String {
+    variable("TIFFIN_TEST_IMAGE")
+}
+
+/// Its archive, with its checksum beside it.
+pub fn archive() -> PathBuf {
+    variable("TIFFIN_TEST_ARCHIVE").into()
+}
+
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The release build, which finds its entrypoint beside itself.
+pub fn tiffin() -> PathBuf {
+    variable("TIFFIN_TEST_PROGRAM").into()
+}
+
+pub fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"))
+}
+
+pub fn told(command: &Command, out: &Output) -> String {
+    format!(
+        "command: {command:?}\nstatus: {}\nstdout:\n{}\nstderr:\n{}",
+        out.status,
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
+}
+
+/// Standard output of a command that must succeed.
+pub fn must(command: &mut Command) -> String {
+    let out = output(command);
+    assert!(out.status.success(), "{}", told(command, &out));
+    String::from_utf8_lossy(&out.stdout).trim_end().to_owned()
+}
+
+/// Both streams of a command that must end with this code.
+pub fn must_fail(command: &mut Command, code: i32) -> String {
+    let out = output(command);
+    assert_eq!(out.status.code(), Some(code), "{}", told(command, &out));
+    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+}
+
+pub fn docker(arguments: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    command
+}
+
+/// A name that no other test and no other run has.
+pub fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("tiffin-test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub struct Container {
+    pub name: String,
+}
+
+impl Container {
+    /// `docker run -d` of the shared image, its port 80 on a free port of loopback.
+    pub fn run(flags: &[&str]) -> Container {
+        let name = unique("box");
+        let image = image();
+        let mut command = docker(&["run", "-d", "--name", &name, "-p", "127.0.0.1::80"]);
+        command.args(flags).arg(&image);
+        let container = Container { name };
+        must(&mut command);
+        container
+    }
+
+    pub fn url(&self) -> String {
+        let address = must(&mut docker(&["port", &self.name, "80/tcp"]));
+        format!("http://{}", address.lines().next().unwrap())
+    }
+
+    pub fn exec(&self, arguments: &[&str]) -> Command {
+        let mut command = docker(&["exec", &self.name]);
+        command.args(arguments);
+        command
+    }
+
+    pub fn logs(&self) -> String {
+        let out = output(&mut docker(&["logs", &self.name]));
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+    }
+
+    /// The code with which the container ended.
+    pub fn wait(&self, at_most: Duration) -> i32 {
+        let ended = || must(&mut docker(&["inspect", "-f", "{{.State.Running}}", &self.name])) == "false";
+        assert!(within(at_most, ended), "{} still runs after {at_most:?}:\n{}", self.name, self.logs());
+        must(&mut docker(&["inspect", "-f", "{{.State.ExitCode}}", &self.name])).parse().unwrap()
+    }
+
+    /// Waits until the box answers its monitoring, then does the report round trip; answers
+    /// the report's id.
+    pub fn round_trip(&self) -> String {
+        let mut command = Command::new("sh");
+        command.arg(repository().join("examples/reference/smoke.sh")).args([&self.url(), MONITORING]);
+        command.env("SMOKE_TIMEOUT", "120");
+        let out = output(&mut command);
+        assert!(out.status.success(), "{}\nlogs of the box:\n{}", told(&command, &out), self.logs());
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let url = self.url() + path;
+        let text = must(Command::new("curl").args(["-sS", "--max-time", "20", "-A", MONITORING, "-w", "\n%{http_code}", &url]));
+        let (body, code) = text.rsplit_once('\n').unwrap();
+        (code.parse().unwrap(), body.to_owned())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = docker(&["rm", "-f", "-v", &self.name]).output();
+    }
+}
+
+pub struct Volume {
+    pub name: String,
+}
+
+impl Volume {
+    pub fn new() -> Volume {
+        let name = unique("data");
+        must(&mut docker(&["volume", "create", &name]));
+        Volume { name }
+    }
+
+    pub fn flag(&self) -> String {
+        format!("{}:/data", self.name)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = docker(&["volume", "rm", "-f", &self.name]).output();
+    }
+}
+
+pub fn within(at_most: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + at_most;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        sleep(Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,10 @@
+//! The reference stack as people meet it: baked, loaded, run, asked, stopped.
+//!
+//! `ci/e2e` bakes the box once, loads it and names it in the environment; every test here
+//! shares it. Containers and volumes are a test's own and end with it.
+
+mod archive;
+mod build;
+mod customer;
+mod harness;
+mod operator;
