@@ -1,0 +1,225 @@
+//! Digests and encodings.
+
+use minijinja::value::Value;
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+
+use super::Filter;
+use crate::fault::{self, Result};
+use crate::runtime::Call;
+
+pub const FILTERS: &[(&str, Filter)] = &[
+    ("b64decode", |call| {
+        let bytes = decode(&call.input()?).ok_or_else(|| fault::error("no base64"))?;
+        String::from_utf8(bytes)
+            .map(Value::from)
+            .map_err(|_| fault::error("base64 of what is no UTF-8"))
+    }),
+    ("b64encode", |call| {
+        Ok(Value::from(encode(call.input()?.as_bytes())))
+    }),
+    ("checksum", |call| {
+        Ok(Value::from(hex(&sha1(call.input()?.as_bytes()))))
+    }),
+    ("hash", hash),
+    ("md5", |call| {
+        Ok(Value::from(hex(&md5(call.input()?.as_bytes()))))
+    }),
+    ("sha1", |call| {
+        Ok(Value::from(hex(&sha1(call.input()?.as_bytes()))))
+    }),
+    ("to_uuid", |call| {
+        // The namespace 361E6D51-FAEC-444A-9079-341386DA8E2E is Ansible's.
+        let mut data = vec![
+            0x36, 0x1e, 0x6d, 0x51, 0xfa, 0xec, 0x44, 0x4a, 0x90, 0x79, 0x34, 0x13, 0x86, 0xda,
+            0x8e, 0x2e,
+        ];
+        if call.arg(1, "namespace").is_some() {
+            let text = call.text(1, "namespace")?.replace('-', "");
+            data = (0..16)
+                .map(|at| {
+                    text.get(at * 2..at * 2 + 2)
+                        .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                })
+                .collect::<Option<_>>()
+                .ok_or_else(|| fault::error("a namespace that is no UUID"))?;
+        }
+        data.extend(call.input()?.bytes());
+        let mut digest = sha1(&data)[..16].to_vec();
+        digest[6] = digest[6] & 0x0f | 0x50;
+        digest[8] = digest[8] & 0x3f | 0x80;
+        let text = hex(&digest);
+        Ok(Value::from(
+            [
+                &text[..8],
+                &text[8..12],
+                &text[12..16],
+                &text[16..20],
+                &text[20..],
+            ]
+            .join("-"),
+        ))
+    }),
+];
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash(call: &mut Call) -> Result<Value> {
+    let text = call.input()?;
+    let data = text.as_bytes();
+    Ok(Value::from(
+        match call.text_or(1, "hashtype", "sha1")?.as_str() {
+            "sha1" => hex(&sha1(data)),
+            "md5" => hex(&md5(data)),
+            "sha224" => hex(&Sha224::digest(data)),
+            "sha256" => hex(&Sha256::digest(data)),
+            "sha384" => hex(&Sha384::digest(data)),
+            "sha512" => hex(&Sha512::digest(data)),
+            _ => return fault::fail("a hash that is not supported"),
+        },
+    ))
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+fn encode(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().enumerate().fold(0u32, |word, (at, byte)| {
+            word | u32::from(*byte) << (16 - 8 * at)
+        });
+        for at in 0..4 {
+            if at <= chunk.len() {
+                out.push(ALPHABET[(word >> (18 - 6 * at) & 63) as usize] as char);
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+/// As Python's `b64decode`: characters outside the alphabet are skipped.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let (mut word, mut bits) = (0u32, 0);
+    let mut count = 0;
+    for byte in text.bytes() {
+        if byte == b'=' {
+            if count % 4 >= 2 {
+                count += 4 - count % 4;
+                break;
+            }
+            continue;
+        }
+        let Some(value) = ALPHABET.iter().position(|other| *other == byte) else {
+            continue;
+        };
+        count += 1;
+        word = word << 6 | value as u32;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((word >> bits) as u8);
+            word &= (1 << bits) - 1;
+        }
+    }
+    (count % 4 == 0).then_some(out)
+}
+
+/// Padding of MD5 and SHA-1; they differ in the order of the length's bytes.
+fn padded(data: &[u8], little: bool) -> Vec<u8> {
+    let bits = (data.len() as u64).wrapping_mul(8);
+    let mut out = data.to_vec();
+    out.push(0x80);
+    while out.len() % 64 != 56 {
+        out.push(0);
+    }
+    out.extend(if little {
+        bits.to_le_bytes()
+    } else {
+        bits.to_be_bytes()
+    });
+    out
+}
+
+/// RFC 3174.
+fn sha1(data: &[u8]) -> Vec<u8> {
+    let mut h: [u32; 5] = [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0];
+    for block in padded(data, false).chunks_exact(64) {
+        let mut w = [0u32; 80];
+        for (word, bytes) in w.iter_mut().zip(block.chunks_exact(4)) {
+            *word = bytes
+                .iter()
+                .fold(0, |word, byte| word << 8 | u32::from(*byte));
+        }
+        for t in 16..80 {
+            w[t] = (w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16]).rotate_left(1);
+        }
+        let [mut a, mut b, mut c, mut d, mut e] = h;
+        for (t, word) in w.iter().enumerate() {
+            let (f, k) = match t {
+                0..20 => (b & c | !b & d, 0x5a827999),
+                20..40 => (b ^ c ^ d, 0x6ed9eba1),
+                40..60 => (b & c | b & d | c & d, 0x8f1bbcdc),
+                _ => (b ^ c ^ d, 0xca62c1d6u32),
+            };
+            let next = a
+                .rotate_left(5)
+                .wrapping_add(f)
+                .wrapping_add(e)
+                .wrapping_add(k)
+                .wrapping_add(*word);
+            (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
+        }
+        for (sum, value) in h.iter_mut().zip([a, b, c, d, e]) {
+            *sum = sum.wrapping_add(value);
+        }
+    }
+    h.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// RFC 1321.
+fn md5(data: &[u8]) -> Vec<u8> {
+    const SHIFTS: [[u32; 4]; 4] = [
+        [7, 12, 17, 22],
+        [5, 9, 14, 20],
+        [4, 11, 16, 23],
+        [6, 10, 15, 21],
+    ];
+    let mut state: [u32; 4] = [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476];
+    for block in padded(data, true).chunks_exact(64) {
+        let mut words = [0u32; 16];
+        for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
+            *word = bytes
+                .iter()
+                .rev()
+                .fold(0, |word, byte| word << 8 | u32::from(*byte));
+        }
+        let [mut a, mut b, mut c, mut d] = state;
+        for i in 0..64 {
+            let (f, g) = match i / 16 {
+                0 => (b & c | !b & d, i),
+                1 => (d & b | !d & c, 5 * i + 1),
+                2 => (b ^ c ^ d, 3 * i + 5),
+                _ => (c ^ (b | !d), 7 * i),
+            };
+            let constant = ((i as f64 + 1.0).sin().abs() * 4_294_967_296.0) as u32;
+            let sum = a
+                .wrapping_add(f)
+                .wrapping_add(constant)
+                .wrapping_add(words[g % 16]);
+            (a, d, c, b) = (
+                d,
+                c,
+                b,
+                b.wrapping_add(sum.rotate_left(SHIFTS[i / 16][i % 4])),
+            );
+        }
+        for (sum, value) in state.iter_mut().zip([a, b, c, d]) {
+            *sum = sum.wrapping_add(value);
+        }
+    }
+    state.iter().flat_map(|word| word.to_le_bytes()).collect()
+}

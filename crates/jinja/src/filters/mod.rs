@@ -1,0 +1,75 @@
+//! The filters: one table, and a module for each kind of data.
+
+mod data;
+mod hash;
+pub mod json;
+mod numbers;
+mod paths;
+pub mod regex;
+mod sequences;
+mod strings;
+mod yaml;
+
+use minijinja::value::Value;
+
+use crate::fault::{self, Result};
+use crate::runtime::Call;
+
+pub type Filter = fn(&mut Call) -> Result<Value>;
+
+const TABLES: [&[(&str, Filter)]; 9] = [
+    data::FILTERS,
+    hash::FILTERS,
+    json::FILTERS,
+    numbers::FILTERS,
+    paths::FILTERS,
+    regex::FILTERS,
+    sequences::FILTERS,
+    strings::FILTERS,
+    yaml::FILTERS,
+];
+
+/// Their result is text for good: Ansible never reads it as a list or map (`STRING_TYPE_FILTERS`).
+const TEXT: [&str; 5] = [
+    "string",
+    "to_json",
+    "to_nice_json",
+    "to_yaml",
+    "to_nice_yaml",
+];
+
+/// What looks at undefined values instead of failing on them.
+const LENIENT: [&str; 4] = ["default", "d", "mandatory", "type_debug"];
+
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLES
+        .iter()
+        .flat_map(|table| table.iter().map(|(name, _)| *name))
+}
+
+pub fn apply(full_name: &str, call: &mut Call) -> Result<Value> {
+    let name = plain(full_name);
+    let Some((_, filter)) = TABLES
+        .iter()
+        .flat_map(|table| table.iter())
+        .find(|(other, _)| *other == name)
+    else {
+        return fault::fail(format!("the filter `{full_name}` is not supported"));
+    };
+    if call.value().is_undefined() && !LENIENT.contains(&name) {
+        return Err(fault::undefined());
+    }
+    let value = filter(call)?;
+    match value.to_str() {
+        Some(text) if TEXT.contains(&name) => Ok(Value::from_safe_string(text.to_string())),
+        _ => Ok(value),
+    }
+}
+
+/// A name without the collection that ansible-core itself answers to.
+pub fn plain(name: &str) -> &str {
+    ["ansible.builtin.", "ansible.legacy."]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or(name)
+}

@@ -1,0 +1,881 @@
+//! What rewritten templates call: operators, attributes, literals, functions and lookups.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use contract::TemplateOptions;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Object, ObjectRepr, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, State, UndefinedBehavior};
+
+use crate::dialect::{self, Backslashes, Rewritten};
+use crate::fault::{self, Result};
+use crate::session::{self, Session};
+use crate::value::{self, View, view};
+use crate::{filters, format, methods, python, tests, time};
+
+/// Lookups that need nothing but the box. The builder freezes what others returned.
+pub const LOOKUPS: [&str; 3] = ["env", "file", "vars"];
+
+/// What one string, list or range may grow to.
+const MAX_SIZE: usize = 50_000_000;
+
+type Run = fn(&mut Call) -> Result<Value>;
+
+const OPERATORS: [(&str, Run); 15] = [
+    ("__get", get),
+    ("__slice", slice),
+    ("__op", operate),
+    ("__cmp", compare),
+    ("__cat", concatenate),
+    ("__neg", |call| negate(call.value())),
+    ("__pos", |call| Ok(call.value().clone())),
+    ("__float", |call| {
+        Ok(Value::from(
+            python::parse_float(&python::text(call.value())).unwrap_or_default(),
+        ))
+    }),
+    ("__list", |call| {
+        Ok(value::list(std::mem::take(&mut call.args)))
+    }),
+    ("__tuple", |call| {
+        Ok(value::tuple(std::mem::take(&mut call.args)))
+    }),
+    ("__dict", dictionary),
+    ("__iter", |call| {
+        Ok(value::list(python::iterate(call.value())?))
+    }),
+    ("__undef", |call| {
+        call.session
+            .note_missing("the result of an inline `if` without `else`".into());
+        Ok(Value::UNDEFINED)
+    }),
+    ("__template", template_name),
+    ("__test", |call| {
+        let name = call.shift_name();
+        tests::apply(&name, call).map(Value::from)
+    }),
+];
+
+const GLOBALS: [(&str, Run); 8] = [
+    ("range", range),
+    ("dict", dict_function),
+    ("lookup", |call| lookup(call, false)),
+    ("query", |call| lookup(call, true)),
+    ("q", |call| lookup(call, true)),
+    ("now", time::now),
+    ("joiner", joiner),
+    ("undef", |call| {
+        call.session.note_missing("a mandatory variable".into());
+        Ok(Value::UNDEFINED)
+    }),
+];
+
+pub fn global_names() -> impl Iterator<Item = &'static str> {
+    GLOBALS.iter().map(|(name, _)| *name).chain(["namespace"])
+}
+
+pub fn is_global(name: &str) -> bool {
+    global_names().any(|other| other == name)
+        || matches!(name, "loop" | "caller" | "self" | "super")
+}
+
+pub fn environment(
+    session: &Weak<Session>,
+    includes: BTreeMap<String, String>,
+    options: TemplateOptions,
+) -> Environment<'static> {
+    let mut environment = Environment::empty();
+    let syntax = SyntaxConfig::builder()
+        .block_delimiters(dialect::BLOCK.0, dialect::BLOCK.1)
+        .variable_delimiters(dialect::VARIABLE.0, dialect::VARIABLE.1)
+        .comment_delimiters(dialect::COMMENT.0, dialect::COMMENT.1)
+        .keep_trailing_newline(true)
+        .build();
+    if let Ok(syntax) = syntax {
+        environment.set_syntax(syntax);
+    }
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_debug(false);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(|out, _, value| {
+        out.write_str(&session::output(value)?).map_err(Error::from)
+    });
+    environment.set_unknown_method_callback(methods::call);
+    environment.set_loader(move |name| {
+        let Some(text) = includes
+            .get(name)
+            .or_else(|| includes.get(name.trim_start_matches("./")))
+        else {
+            return Ok(None);
+        };
+        let rewritten =
+            dialect::rewrite(text, &options, Backslashes::Escapes).map_err(session::malformed)?;
+        Ok(Some(match rewritten {
+            Rewritten::Template(code) => code,
+            Rewritten::Expression(code) => {
+                format!("{} {code} {}", dialect::VARIABLE.0, dialect::VARIABLE.1)
+            }
+        }))
+    });
+    for (name, run) in OPERATORS.iter().chain(&GLOBALS) {
+        let function = Function {
+            name,
+            run: *run,
+            session: session.clone(),
+        };
+        environment.add_global(*name, Value::from_object(function));
+    }
+    let filter = Function {
+        name: "__filter",
+        run: named_filter,
+        session: session.clone(),
+    };
+    environment.add_global("__filter", Value::from_object(filter));
+    environment.add_global(
+        "__do",
+        Value::from_object(Function {
+            name: "__do",
+            run: |_| Ok(Value::from("")),
+            session: session.clone(),
+        }),
+    );
+    environment.add_global(
+        "__kwargs",
+        Value::from_object(Function {
+            name: "__kwargs",
+            run: kwargs_of,
+            session: session.clone(),
+        }),
+    );
+    environment.add_function("namespace", minijinja::functions::namespace);
+    let weak = session.clone();
+    // `{% filter %}` blocks hand over (text, name, arguments…).
+    environment.add_filter(
+        "__filter",
+        move |state: &mut State, rest: minijinja::value::Rest<Value>| -> Result<Value> {
+            let mut args = rest.0;
+            if args.len() >= 2 {
+                args.swap(0, 1);
+            }
+            let function = Arc::new(Function {
+                name: "__filter",
+                run: named_filter,
+                session: weak.clone(),
+            });
+            function.call(state, &args)
+        },
+    );
+    environment
+}
+
+/// One call of a function, filter or test. Of a filter or test, `args[0]` is its input.
+pub struct Call<'c, 's, 'e> {
+    pub session: Arc<Session>,
+    pub state: &'c mut State<'s, 'e>,
+    pub args: Vec<Value>,
+    pub kwargs: Vec<(String, Value)>,
+}
+
+impl Call<'_, '_, '_> {
+    pub fn value(&self) -> &Value {
+        self.args.first().unwrap_or(&Value::UNDEFINED)
+    }
+
+    fn shift_name(&mut self) -> String {
+        if self.args.is_empty() {
+            String::new()
+        } else {
+            python::text(&self.args.remove(0))
+        }
+    }
+
+    /// The argument at a position, which counts the input, or by name.
+    pub fn arg(&self, position: usize, name: &str) -> Option<Value> {
+        self.args
+            .get(position)
+            .or_else(|| {
+                self.kwargs
+                    .iter()
+                    .find(|(key, _)| key == name)
+                    .map(|(_, value)| value)
+            })
+            .cloned()
+    }
+
+    pub fn keyword(&self, name: &str) -> Option<Value> {
+        self.kwargs
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+    }
+
+    pub fn need(&self, position: usize, name: &str) -> Result<Value> {
+        self.arg(position, name)
+            .ok_or_else(|| fault::error(format!("the argument `{name}` is missing")))
+    }
+
+    pub fn text(&self, position: usize, name: &str) -> Result<String> {
+        python::defined_text(&self.need(position, name)?)
+    }
+
+    pub fn text_or(&self, position: usize, name: &str, default: &str) -> Result<String> {
+        match self.arg(position, name) {
+            Some(value) => python::defined_text(&value),
+            None => Ok(default.to_owned()),
+        }
+    }
+
+    pub fn flag(&self, position: usize, name: &str, default: bool) -> Result<bool> {
+        self.arg(position, name)
+            .map_or(Ok(default), |value| python::truth(&value))
+    }
+
+    /// `None` when absent or Python's None.
+    pub fn integer(&self, position: usize, name: &str) -> Result<Option<i128>> {
+        match self.arg(position, name) {
+            None => Ok(None),
+            Some(value) if value.is_none() => Ok(None),
+            Some(value) => match python::integer(&value) {
+                Some(value) => Ok(Some(value)),
+                None => fault::fail(format!("the argument `{name}` is no integer")),
+            },
+        }
+    }
+
+    /// The input as text, which may not be undefined.
+    pub fn input(&self) -> Result<String> {
+        python::defined_text(self.value())
+    }
+
+    pub fn items(&self) -> Result<Vec<Value>> {
+        python::iterate(self.value())
+    }
+
+    /// Calls another filter with the arguments from `from` on.
+    pub fn filter(&mut self, name: &str, value: Value, from: usize) -> Result<Value> {
+        let mut args = vec![value];
+        args.extend(self.args.iter().skip(from).cloned());
+        let kwargs = self.kwargs.clone();
+        let mut call = Call {
+            session: self.session.clone(),
+            state: self.state,
+            args,
+            kwargs,
+        };
+        filters::apply(name, &mut call)
+    }
+
+    pub fn test(&mut self, name: &str, value: Value, from: usize) -> Result<bool> {
+        let mut args = vec![value];
+        args.extend(self.args.iter().skip(from).cloned());
+        let kwargs = self.kwargs.clone();
+        let mut call = Call {
+            session: self.session.clone(),
+            state: self.state,
+            args,
+            kwargs,
+        };
+        tests::apply(name, &mut call)
+    }
+}
+
+/// Positional and named arguments.
+pub fn split_arguments(args: &[Value]) -> (Vec<Value>, Vec<(String, Value)>) {
+    let mut args = args.to_vec();
+    let mut named = Vec::new();
+    if args.last().is_some_and(Value::is_kwargs)
+        && let Some(last) = args.pop()
+        && let Ok(kwargs) = Kwargs::try_from(last)
+    {
+        for name in kwargs.args() {
+            named.push((
+                name.to_owned(),
+                kwargs.peek::<Value>(name).unwrap_or_default(),
+            ));
+        }
+    }
+    (args, named)
+}
+
+struct Function {
+    name: &'static str,
+    run: Run,
+    session: Weak<Session>,
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Object for Function {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value> {
+        let Some(session) = self.session.upgrade() else {
+            return fault::fail("the rendering has ended");
+        };
+        let (args, kwargs) = split_arguments(args);
+        (self.run)(&mut Call {
+            session,
+            state,
+            args,
+            kwargs,
+        })
+    }
+}
+
+fn named_filter(call: &mut Call) -> Result<Value> {
+    let name = call.shift_name();
+    filters::apply(&name, call)
+}
+
+fn kwargs_of(call: &mut Call) -> Result<Value> {
+    let View::Dict(items) = view(call.value()) else {
+        return Ok(call.value().clone());
+    };
+    Ok(items
+        .get()
+        .into_iter()
+        .map(|(k, v)| (python::text(&k), v))
+        .collect::<Kwargs>()
+        .into())
+}
+
+fn template_name(call: &mut Call) -> Result<Value> {
+    match python::sequence(call.value()) {
+        Some(names) => {
+            for name in &names {
+                if call.state.get_template(&python::text(name)).is_ok() {
+                    return Ok(name.clone());
+                }
+            }
+            fault::fail("none of the included templates was captured")
+        }
+        None => Ok(Value::from(call.input()?)),
+    }
+}
+
+fn get(call: &mut Call) -> Result<Value> {
+    let mut steps = std::mem::take(&mut call.args).into_iter();
+    let mut current = steps.next().unwrap_or_default();
+    while let (Some(kind), Some(key)) = (steps.next(), steps.next()) {
+        if current.is_undefined() {
+            return Ok(current);
+        }
+        let found = if kind.as_str() == Some(".") {
+            attribute(&current, key.as_str().unwrap_or_default())
+        } else {
+            if key.is_undefined() {
+                return Err(fault::undefined());
+            }
+            item(&current, &key)
+        };
+        match found {
+            Some(value) if value.kind() == ValueKind::Invalid => {
+                return Err(value
+                    .try_iter()
+                    .err()
+                    .unwrap_or_else(|| fault::error("a variable cannot be rendered")));
+            }
+            Some(value) if !value.is_undefined() => current = value,
+            _ => {
+                let owner = python::type_name(&current);
+                call.session.note_missing(if kind.as_str() == Some(".") {
+                    format!(
+                        "the attribute {} of a {owner}",
+                        key.as_str().unwrap_or_default()
+                    )
+                } else {
+                    format!("an item of a {owner}")
+                });
+                return Ok(Value::UNDEFINED);
+            }
+        }
+    }
+    Ok(current)
+}
+
+/// Jinja's `getattr`: Python's attributes, which are methods, then items.
+pub fn attribute(value: &Value, name: &str) -> Option<Value> {
+    if methods::exists(value, name) {
+        return Some(Value::from_object(Bound {
+            value: value.clone(),
+            name: name.to_owned(),
+        }));
+    }
+    match view(value) {
+        View::Dict(items) => items.find(&Value::from(name)),
+        View::DateTime(at) => time::attribute(at, name),
+        View::Other => value.get_attr(name).ok(),
+        _ => None,
+    }
+}
+
+/// Jinja's `getitem`.
+pub fn item(value: &Value, key: &Value) -> Option<Value> {
+    let index = |length: usize| {
+        let index = python::integer(key)?;
+        let index = if index < 0 {
+            index + length as i128
+        } else {
+            index
+        };
+        usize::try_from(index).ok().filter(|index| *index < length)
+    };
+    match view(value) {
+        View::Undefined => None,
+        View::Dict(items) => items.find(key),
+        View::List(items) => {
+            let items = items.get();
+            index(items.len()).map(|at| items[at].clone())
+        }
+        View::Tuple(items) => index(items.get().len()).map(|at| items.get()[at].clone()),
+        View::Text(text) => index(text.chars().count())
+            .and_then(|at| text.chars().nth(at))
+            .map(Value::from),
+        View::Other => value.get_item(key).ok(),
+        _ => None,
+    }
+    .or_else(|| {
+        key.as_str()
+            .filter(|name| methods::exists(value, name))
+            .and_then(|name| attribute(value, name))
+    })
+}
+
+/// A method that is passed around before it is called.
+struct Bound {
+    value: Value,
+    name: String,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<method>")
+    }
+}
+
+impl Object for Bound {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value> {
+        methods::call(state, &self.value, &self.name, args)
+    }
+}
+
+fn slice(call: &mut Call) -> Result<Value> {
+    let value = call.value().clone();
+    if value.is_undefined() {
+        return Err(fault::undefined());
+    }
+    let bound = |position| call.integer(position, "slice");
+    let (start, stop, step) = (bound(1)?, bound(2)?, bound(3)?.unwrap_or(1));
+    if step == 0 {
+        return fault::fail("a slice cannot have the step 0");
+    }
+    let pick = |length: usize| -> Vec<usize> {
+        let length = length as i128;
+        let (low, high) = if step > 0 {
+            (0, length)
+        } else {
+            (-1, length - 1)
+        };
+        let clamp = |bound: Option<i128>, default: i128| match bound {
+            None => default,
+            Some(at) if at < 0 => at.saturating_add(length).clamp(low, high),
+            Some(at) => at.clamp(low, high),
+        };
+        let (mut at, stop) = if step > 0 {
+            (clamp(start, low), clamp(stop, high))
+        } else {
+            (clamp(start, high), clamp(stop, low))
+        };
+        let mut picked = Vec::new();
+        while (step > 0 && at < stop) || (step < 0 && at > stop) {
+            picked.push(at as usize);
+            at = at.saturating_add(step);
+        }
+        picked
+    };
+    let take = |items: &[Value]| -> Vec<Value> {
+        pick(items.len())
+            .into_iter()
+            .filter_map(|at| items.get(at).cloned())
+            .collect()
+    };
+    match view(&value) {
+        View::Text(text) => {
+            let chars: Vec<char> = text.chars().collect();
+            Ok(Value::from(
+                pick(chars.len())
+                    .into_iter()
+                    .filter_map(|at| chars.get(at))
+                    .collect::<String>(),
+            ))
+        }
+        View::Tuple(items) => Ok(value::tuple(take(items.get()))),
+        View::Dict(_) => fault::fail("a dict cannot be sliced"),
+        _ => Ok(value::list(take(&python::iterate(&value)?))),
+    }
+}
+
+fn operate(call: &mut Call) -> Result<Value> {
+    let mut parts = std::mem::take(&mut call.args).into_iter();
+    let mut left = parts.next().unwrap_or_default();
+    while let (Some(operator), Some(right)) = (parts.next(), parts.next()) {
+        left = binary(operator.as_str().unwrap_or_default(), &left, &right)?;
+    }
+    Ok(left)
+}
+
+fn unsupported(operator: &str, left: &Value, right: &Value) -> Error {
+    fault::error(format!(
+        "`{operator}` is not possible between values of type {} and {}",
+        python::type_name(left),
+        python::type_name(right)
+    ))
+}
+
+fn binary(operator: &str, left: &Value, right: &Value) -> Result<Value> {
+    if left.is_undefined() || (right.is_undefined() && operator != "%") {
+        return Err(fault::undefined());
+    }
+    match (operator, view(left), view(right)) {
+        ("+", View::Text(a), View::Text(b)) => return Ok(Value::from(format!("{a}{b}"))),
+        ("+", View::List(a), View::List(b)) => {
+            let mut items = a.get();
+            items.extend(b.get());
+            return Ok(value::list(items));
+        }
+        ("+", View::Tuple(a), View::Tuple(b)) => {
+            return Ok(value::tuple([a.get(), b.get()].concat()));
+        }
+        ("+", View::Other | View::List(_), View::Other | View::List(_))
+            if python::sequence(left).is_some() && python::sequence(right).is_some() =>
+        {
+            let mut items = python::iterate(left)?;
+            items.extend(python::iterate(right)?);
+            return Ok(value::list(items));
+        }
+        ("%", View::Text(text), _) => return format::percent(&text, right).map(Value::from),
+        ("-", View::DateTime(a), View::DateTime(b)) => return Ok(time::difference(a, b)),
+        _ => {}
+    }
+    if operator == "*" {
+        for (value, count) in [(left, right), (right, left)] {
+            let Some(count) = python::integer(count) else {
+                continue;
+            };
+            let count = usize::try_from(count).unwrap_or(0);
+            let fits = |length: usize| {
+                length
+                    .checked_mul(count)
+                    .is_some_and(|size| size <= MAX_SIZE)
+            };
+            match view(value) {
+                View::Text(text) if fits(text.len()) => return Ok(Value::from(text.repeat(count))),
+                View::List(items) if fits(items.get().len() * 16) => {
+                    return Ok(value::list(
+                        items
+                            .get()
+                            .iter()
+                            .cloned()
+                            .cycle()
+                            .take(items.get().len() * count)
+                            .collect(),
+                    ));
+                }
+                View::Tuple(items) if fits(items.get().len() * 16) => {
+                    return Ok(value::tuple(
+                        items
+                            .get()
+                            .iter()
+                            .cloned()
+                            .cycle()
+                            .take(items.get().len() * count)
+                            .collect(),
+                    ));
+                }
+                View::Text(_) | View::List(_) | View::Tuple(_) => {
+                    return fault::fail("a repetition is too large");
+                }
+                _ => {}
+            }
+        }
+    }
+    if let (Some(a), Some(b)) = (python::integer(left), python::integer(right)) {
+        if matches!(operator, "/" | "//" | "%") && b == 0 {
+            return fault::fail("division by zero");
+        }
+        let exact = match operator {
+            "+" => a.checked_add(b),
+            "-" => a.checked_sub(b),
+            "*" => a.checked_mul(b),
+            "/" => return Ok(Value::from(a as f64 / b as f64)),
+            "//" => a.checked_div_euclid(b).map(|q| {
+                if b < 0 && a.rem_euclid(b) != 0 {
+                    q - 1
+                } else {
+                    q
+                }
+            }),
+            "%" => a
+                .checked_rem_euclid(b)
+                .map(|r| if b < 0 && r != 0 { r + b } else { r }),
+            "**" if b >= 0 => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
+            "**" if a == 0 => return fault::fail("division by zero"),
+            "**" => return Ok(Value::from((a as f64).powf(b as f64))),
+            _ => None,
+        };
+        return exact
+            .map(value::int)
+            .ok_or_else(|| fault::error("a number grows too large"));
+    }
+    let (Some(a), Some(b)) = (python::number(left), python::number(right)) else {
+        return Err(unsupported(operator, left, right));
+    };
+    if matches!(operator, "/" | "//" | "%") && b == 0.0 {
+        return fault::fail("division by zero");
+    }
+    let floor_mod = |a: f64, b: f64| {
+        let r = a % b;
+        if r != 0.0 && (r < 0.0) != (b < 0.0) {
+            r + b
+        } else {
+            r
+        }
+    };
+    Ok(Value::from(match operator {
+        "+" => a + b,
+        "-" => a - b,
+        "*" => a * b,
+        "/" => a / b,
+        "//" => ((a - floor_mod(a, b)) / b).round(),
+        "%" => floor_mod(a, b),
+        "**" => a.powf(b),
+        _ => return Err(unsupported(operator, left, right)),
+    }))
+}
+
+fn negate(value: &Value) -> Result<Value> {
+    match view(value) {
+        View::Undefined => Err(fault::undefined()),
+        View::Float(value) => Ok(Value::from(-value)),
+        _ => match python::integer(value).and_then(i128::checked_neg) {
+            Some(value) => Ok(value::int(value)),
+            None => fault::fail(format!(
+                "a value of type {} has no negative",
+                python::type_name(value)
+            )),
+        },
+    }
+}
+
+fn compare(call: &mut Call) -> Result<Value> {
+    let mut parts = std::mem::take(&mut call.args).into_iter();
+    let mut left = parts.next().unwrap_or_default();
+    while let (Some(operator), Some(right)) = (parts.next(), parts.next()) {
+        let holds = match operator.as_str().unwrap_or_default() {
+            "in" => python::contains(&right, &left)?,
+            "not in" => !python::contains(&right, &left)?,
+            operator => {
+                if left.is_undefined() || right.is_undefined() {
+                    return Err(fault::undefined());
+                }
+                match operator {
+                    "==" => python::equal(&left, &right),
+                    "!=" => !python::equal(&left, &right),
+                    "<" => python::compare(&left, &right)?.is_lt(),
+                    "<=" => python::compare(&left, &right)?.is_le(),
+                    ">" => python::compare(&left, &right)?.is_gt(),
+                    _ => python::compare(&left, &right)?.is_ge(),
+                }
+            }
+        };
+        if !holds {
+            return Ok(Value::from(false));
+        }
+        left = right;
+    }
+    Ok(Value::from(true))
+}
+
+fn concatenate(call: &mut Call) -> Result<Value> {
+    let mut out = String::new();
+    for part in &call.args {
+        out.push_str(&python::defined_text(part)?);
+    }
+    Ok(Value::from(out))
+}
+
+fn dictionary(call: &mut Call) -> Result<Value> {
+    let mut items = value::Items::new();
+    let mut parts = std::mem::take(&mut call.args).into_iter();
+    while let (Some(key), Some(item)) = (parts.next(), parts.next()) {
+        if key.is_undefined() {
+            return Err(fault::undefined());
+        }
+        if matches!(view(&key), View::List(_) | View::Dict(_)) {
+            return fault::fail("a list or dict cannot be the key of a dict");
+        }
+        items.insert(key, item);
+    }
+    Ok(value::dict(items))
+}
+
+fn dict_function(call: &mut Call) -> Result<Value> {
+    let mut items = match call.args.first() {
+        None => value::Items::new(),
+        Some(value) => methods::pairs(value)?,
+    };
+    items.extend(
+        call.kwargs
+            .iter()
+            .map(|(key, value)| (Value::from(key.as_str()), value.clone())),
+    );
+    Ok(value::dict(items))
+}
+
+fn range(call: &mut Call) -> Result<Value> {
+    let bound = |position: usize| match call.args.get(position) {
+        None => Ok(None),
+        Some(value) if value.is_undefined() => Err(fault::undefined()),
+        Some(value) => python::integer(value)
+            .map(Some)
+            .ok_or_else(|| fault::error("range() takes integers only")),
+    };
+    let (start, stop) = match (bound(0)?, bound(1)?) {
+        (Some(stop), None) => (0, stop),
+        (Some(start), Some(stop)) => (start, stop),
+        (None, _) => return fault::fail("range() needs an argument"),
+    };
+    let step = bound(2)?.unwrap_or(1);
+    if step == 0 {
+        return fault::fail("range() cannot have the step 0");
+    }
+    let mut items = Vec::new();
+    let mut at = start;
+    while (step > 0 && at < stop) || (step < 0 && at > stop) {
+        if items.len() >= 1_000_000 {
+            return fault::fail("range() is too large");
+        }
+        items.push(value::int(at));
+        at = at.saturating_add(step);
+    }
+    Ok(value::list(items))
+}
+
+#[derive(Debug)]
+struct Joiner {
+    separator: Value,
+    used: std::sync::atomic::AtomicBool,
+}
+
+impl Object for Joiner {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, _: &[Value]) -> Result<Value> {
+        let used = self.used.swap(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(if used {
+            self.separator.clone()
+        } else {
+            Value::from("")
+        })
+    }
+}
+
+fn joiner(call: &mut Call) -> Result<Value> {
+    let separator = Value::from(call.text_or(0, "sep", ", ")?);
+    Ok(Value::from_object(Joiner {
+        separator,
+        used: false.into(),
+    }))
+}
+
+fn lookup(call: &mut Call, want_list: bool) -> Result<Value> {
+    let name = call.text(0, "plugin")?;
+    let plain = name.trim_start_matches("ansible.builtin.").to_owned();
+    let mut terms = Vec::new();
+    for term in call.args.iter().skip(1) {
+        match python::sequence(term) {
+            Some(items) => terms.extend(items),
+            None if term.is_undefined() => return Err(fault::undefined()),
+            None => terms.push(term.clone()),
+        }
+    }
+    let default = call.keyword("default");
+    let mut found = Vec::new();
+    for term in &terms {
+        let term = python::text(term);
+        found.push(match plain.as_str() {
+            "env" => match std::env::var(&term) {
+                Ok(value) => Value::from(value),
+                Err(_) => default.clone().unwrap_or_else(|| Value::from("")),
+            },
+            "vars" => match (call.session.resolve(&term)?, &default) {
+                (Some(value), _) => value,
+                (None, Some(default)) => default.clone(),
+                (None, None) => {
+                    call.session.note_missing(term);
+                    return Err(fault::undefined());
+                }
+            },
+            "file" => read_file(&term, call)?,
+            _ => {
+                return fault::fail(format!(
+                    "the lookup `{name}` is only available while building"
+                ));
+            }
+        });
+    }
+    let list = want_list
+        || call
+            .keyword("wantlist")
+            .is_some_and(|value| value.is_true());
+    if list {
+        return Ok(value::list(found));
+    }
+    // Ansible joins strings with commas, and unpacks a single value.
+    if found.iter().all(|value| value.kind() == ValueKind::String) {
+        let texts: Vec<String> = found.iter().map(python::text).collect();
+        return Ok(Value::from(texts.join(",")));
+    }
+    Ok(if found.len() == 1 {
+        found.remove(0)
+    } else {
+        value::list(found)
+    })
+}
+
+fn read_file(path: &str, call: &Call) -> Result<Value> {
+    #[allow(clippy::disallowed_methods)] // The error names the path itself.
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        fault::error(format!(
+            "the lookup `file` cannot read a file: {}",
+            error.kind()
+        ))
+    })?;
+    let strip =
+        |name: &str, default: bool| call.keyword(name).map_or(default, |value| value.is_true());
+    let text = if strip("lstrip", false) {
+        text.trim_start()
+    } else {
+        &text
+    };
+    let text = if strip("rstrip", true) {
+        text.trim_end()
+    } else {
+        text
+    };
+    Ok(Value::from(text))
+}

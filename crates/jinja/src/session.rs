@@ -1,0 +1,442 @@
+//! One rendering: resolves variables when they are used, as Ansible's `AnsibleJ2Vars` does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use contract::{TemplateOptions, Variables};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
+use minijinja::{Environment, Error, ErrorKind};
+use serde_json::Value as Json;
+
+use crate::dialect::{self, Backslashes, Malformed, Rewritten};
+use crate::fault::{self, Cause, Result};
+use crate::python;
+use crate::runtime;
+use crate::value;
+
+/// Variables that refer to variables: more than anybody writes, less than the stack holds.
+const MAX_CHAIN: usize = 40;
+
+pub struct Session {
+    settings: Arc<Variables>,
+    raw: Vec<Arc<Variables>>,
+    environment: Environment<'static>,
+    /// Jinja looks a name up once per template, so that a list can be appended to.
+    cache: Mutex<HashMap<String, Value>>,
+    resolving: Mutex<Vec<String>>,
+    /// What was last found to be undefined, for the error message.
+    missing: Mutex<String>,
+    this: Weak<Session>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    pub fn new(
+        settings: Arc<Variables>,
+        raw: Vec<Arc<Variables>>,
+        includes: &BTreeMap<String, String>,
+        options: &TemplateOptions,
+    ) -> Arc<Session> {
+        Arc::new_cyclic(|this| Session {
+            settings,
+            raw,
+            environment: runtime::environment(this, includes.clone(), options.clone()),
+            cache: Mutex::default(),
+            resolving: Mutex::default(),
+            missing: Mutex::default(),
+            this: this.clone(),
+        })
+    }
+
+    fn context(&self) -> Value {
+        Value::from_object(Names {
+            session: self.this.clone(),
+        })
+    }
+
+    /// A template's whole text, or a string with expressions.
+    pub fn template(
+        &self,
+        source: &str,
+        options: &TemplateOptions,
+        backslashes: Backslashes,
+    ) -> Result<Value> {
+        let value = match dialect::rewrite(source, options, backslashes).map_err(malformed)? {
+            Rewritten::Expression(code) => {
+                let value = self.expression(code)?;
+                if value.is_safe() {
+                    value
+                } else {
+                    Value::from(output(&value)?)
+                }
+            }
+            Rewritten::Template(code) => {
+                Value::from(self.environment.render_str(&code, self.context())?)
+            }
+        };
+        // Ansible puts back the newlines at the end that Jinja took away.
+        let text = value.as_str().unwrap_or_default();
+        let count = |text: &str| text.len() - text.trim_end_matches('\n').len();
+        let lost = count(source).saturating_sub(count(text));
+        if lost == 0 {
+            return Ok(value);
+        }
+        let text = format!("{text}{}", options.newline_sequence.repeat(lost));
+        Ok(if value.is_safe() {
+            Value::from_safe_string(text)
+        } else {
+            Value::from(text)
+        })
+    }
+
+    pub fn expression(&self, code: String) -> Result<Value> {
+        self.environment
+            .compile_expression_owned(code)?
+            .eval(self.context())
+    }
+
+    /// The raw value of a variable, and whether it is literal.
+    pub fn raw(&self, name: &str) -> Option<(&Json, bool)> {
+        if let Some(value) = self.settings.get(name) {
+            return Some((value, true));
+        }
+        self.raw
+            .iter()
+            .find_map(|map| map.get(name))
+            .map(|value| (value, false))
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for map in self.raw.iter().rev().chain([&self.settings]) {
+            for name in map.keys() {
+                if seen.insert(name.clone()) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        names
+    }
+
+    /// A variable's value; `None` when it, or something that it needs, is undefined.
+    pub fn resolve(&self, name: &str) -> Result<Option<Value>> {
+        if let Some(value) = lock(&self.cache).get(name) {
+            return Ok(Some(value.clone()));
+        }
+        let Some((raw, literal)) = self.raw(name) else {
+            return Ok(self.magic(name));
+        };
+        if literal {
+            let value = value::from_json(raw);
+            lock(&self.cache).insert(name.to_owned(), value.clone());
+            return Ok(Some(value));
+        }
+        if name == "hostvars"
+            && let Json::Object(hosts) = raw
+        {
+            let hosts = hosts.iter().map(|(host, vars)| {
+                let value = match vars {
+                    Json::Object(map) => Value::from_object(LazyMap {
+                        session: self.this.clone(),
+                        map: map.clone(),
+                    }),
+                    other => value::from_json(other),
+                };
+                (host.clone(), value)
+            });
+            return Ok(Some(value::dict_of(hosts)));
+        }
+        if name == "vars" {
+            return Ok(Some(value::from_json(raw)));
+        }
+        {
+            let mut resolving = lock(&self.resolving);
+            if let Some(start) = resolving.iter().position(|other| other == name) {
+                let mut chain = resolving[start..].to_vec();
+                chain.push(name.to_owned());
+                let why = format!(
+                    "the variable {name} refers to itself ({})",
+                    chain.join(" -> ")
+                );
+                return fault::fail(why);
+            }
+            if resolving.len() >= MAX_CHAIN {
+                return fault::fail("variables refer to each other too deeply");
+            }
+            resolving.push(name.to_owned());
+        }
+        let value = self.value(raw);
+        lock(&self.resolving).pop();
+        match value {
+            Ok(value) => {
+                lock(&self.cache).insert(name.to_owned(), value.clone());
+                Ok(Some(value))
+            }
+            Err(error) if fault::is_undefined(&error) => Ok(None),
+            Err(error) => Err(self.in_variable(name, error)),
+        }
+    }
+
+    /// A raw value, with every string in it rendered.
+    pub fn value(&self, raw: &Json) -> Result<Value> {
+        match raw {
+            Json::String(text) => self.text(text),
+            Json::Array(items) => Ok(value::list(
+                items
+                    .iter()
+                    .map(|item| self.value(item))
+                    .collect::<Result<_>>()?,
+            )),
+            Json::Object(map) => match value::unsafe_text(map) {
+                Some(text) => Ok(Value::from(text)),
+                None => {
+                    let mut items = value::Items::new();
+                    for (key, item) in map {
+                        items.insert(Value::from(key.as_str()), self.value(item)?);
+                    }
+                    Ok(value::dict(items))
+                }
+            },
+            other => Ok(value::from_json(other)),
+        }
+    }
+
+    /// `Templar.template` on a string: rendered, and turned into the list, map or boolean that it looks like.
+    fn text(&self, text: &str) -> Result<Value> {
+        if !["{{", "{%", "{#"].iter().any(|mark| text.contains(mark)) {
+            return Ok(Value::from(text));
+        }
+        if let Some(name) = single_name(text)
+            && let Some((raw @ (Json::Null | Json::Bool(_) | Json::Number(_)), _)) = self.raw(name)
+        {
+            return Ok(value::from_json(raw));
+        }
+        let value = self.template(text, &TemplateOptions::default(), Backslashes::Literal)?;
+        if value.is_safe() {
+            return Ok(value);
+        }
+        let lossless = value.as_str().unwrap_or_default();
+        if lossless.starts_with(['{', '['])
+            || matches!(lossless.trim_end_matches('\n'), "True" | "False")
+        {
+            // The newline is put back after the conversion, and only to a string.
+            let trimmed = lossless.trim_end_matches('\n');
+            if let Some(value) = python::literal_eval(trimmed) {
+                return Ok(value);
+            }
+        }
+        Ok(value)
+    }
+
+    fn magic(&self, name: &str) -> Option<Value> {
+        match name {
+            "vars" => Some(Value::from_object(AllVariables {
+                session: self.this.clone(),
+                rendered: false,
+            })),
+            "hostvars" => {
+                let host = match self.resolve("inventory_hostname") {
+                    Ok(Some(host)) => host,
+                    _ => Value::from("localhost"),
+                };
+                let vars = Value::from_object(AllVariables {
+                    session: self.this.clone(),
+                    rendered: true,
+                });
+                Some(value::dict([(host, vars)].into_iter().collect()))
+            }
+            _ => None,
+        }
+    }
+
+    fn in_variable(&self, name: &str, error: Error) -> Error {
+        let mut cause = self.cause(&error);
+        cause.chain.insert(0, name.to_owned());
+        fault::with_cause(ErrorKind::InvalidOperation, cause)
+    }
+
+    pub fn note_missing(&self, name: String) {
+        *lock(&self.missing) = name;
+    }
+
+    /// Why something failed, without any value.
+    pub fn cause(&self, error: &Error) -> Cause {
+        if let Some(cause) = fault::cause(error) {
+            return cause.clone();
+        }
+        let why = match error.kind() {
+            _ if fault::is_undefined(error) => {
+                let missing = lock(&self.missing).clone();
+                if missing.is_empty() {
+                    "something is undefined".into()
+                } else {
+                    format!("{missing} is undefined")
+                }
+            }
+            ErrorKind::SyntaxError => "the statements do not fit together".to_owned(),
+            ErrorKind::TemplateNotFound => "an included template was not captured".to_owned(),
+            ErrorKind::UnknownFunction => "a function that is not known".to_owned(),
+            ErrorKind::UnknownMethod => "a method that is not supported".to_owned(),
+            ErrorKind::CannotUnpack => "a value cannot be unpacked into these names".to_owned(),
+            ErrorKind::MissingArgument => "an argument is missing".to_owned(),
+            ErrorKind::TooManyArguments => "there are too many arguments".to_owned(),
+            _ => "an operation that its values do not allow".to_owned(),
+        };
+        Cause {
+            why,
+            chain: Vec::new(),
+        }
+    }
+}
+
+pub fn malformed(error: Malformed) -> Error {
+    let why = match error.line {
+        0 | 1 => error.message,
+        line => format!("{} (line {line})", error.message),
+    };
+    fault::with_cause(
+        ErrorKind::SyntaxError,
+        Cause {
+            why,
+            chain: Vec::new(),
+        },
+    )
+}
+
+/// What `{{ value }}` writes.
+pub fn output(value: &Value) -> Result<String> {
+    if value.is_none() {
+        return Ok(String::new());
+    }
+    python::defined_text(value)
+}
+
+/// `name` of `{{ name }}`.
+fn single_name(text: &str) -> Option<&str> {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let name = text.strip_prefix("{{")?.strip_suffix("}}")?.trim();
+    (!name.is_empty() && name.chars().all(|c| c == '_' || c.is_alphanumeric())).then_some(name)
+}
+
+/// The root of a template's names.
+struct Names {
+    session: Weak<Session>,
+}
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("variables")
+    }
+}
+
+impl Object for Names {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        if name.starts_with("__") {
+            return None;
+        }
+        let session = self.session.upgrade()?;
+        match session.resolve(name) {
+            Ok(Some(value)) => Some(value),
+            Ok(None) => {
+                // A variable that is there but needs something undefined has noted that already.
+                if session.raw(name).is_none() && !runtime::is_global(name) {
+                    session.note_missing(name.to_owned());
+                } else if session.raw(name).is_some() {
+                    let inner = lock(&session.missing).clone();
+                    if !inner.contains(", which ") {
+                        session.note_missing(format!("{inner}, which {name} needs,"));
+                    }
+                }
+                None
+            }
+            Err(error) => Some(Value::from(error)),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::NonEnumerable
+    }
+}
+
+/// `vars`, whose strings Ansible does not render, and a host's entry in `hostvars`, which it does.
+struct AllVariables {
+    session: Weak<Session>,
+    rendered: bool,
+}
+
+impl std::fmt::Debug for AllVariables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("variables")
+    }
+}
+
+impl Object for AllVariables {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        let session = self.session.upgrade()?;
+        if !self.rendered {
+            return session.raw(name).map(|(raw, _)| value::from_json(raw));
+        }
+        session
+            .resolve(name)
+            .unwrap_or_else(|error| Some(Value::from(error)))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let names = self
+            .session
+            .upgrade()
+            .map(|session| session.names())
+            .unwrap_or_default();
+        Enumerator::Values(names.into_iter().map(Value::from).collect())
+    }
+}
+
+/// Another host's captured variables.
+struct LazyMap {
+    session: Weak<Session>,
+    map: Variables,
+}
+
+impl std::fmt::Debug for LazyMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("variables")
+    }
+}
+
+impl Object for LazyMap {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let raw = self.map.get(key.as_str()?)?;
+        match self.session.upgrade()?.value(raw) {
+            Ok(value) => Some(value),
+            Err(error) if fault::is_undefined(&error) => None,
+            Err(error) => Some(Value::from(error)),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(
+            self.map
+                .keys()
+                .map(|key| Value::from(key.as_str()))
+                .collect(),
+        )
+    }
+}
