@@ -87,7 +87,13 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 /// Mount point of the file system that holds `path`, and the bytes that are free there.
 pub(crate) fn space(path: &Path) -> (PathBuf, u64) {
-    let dir = fs::canonicalize(parent(path)).unwrap_or_else(|_| parent(path).to_owned());
+    // The directory may still have to be made; its place is on the same file system.
+    let dir = std::path::absolute(path)
+        .unwrap_or_else(|_| path.to_owned())
+        .ancestors()
+        .skip(1)
+        .find_map(|dir| fs::canonicalize(dir).ok())
+        .unwrap_or_else(|| parent(path).to_owned());
     let free = rustix::fs::statvfs(&dir).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
     let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| stat.st_dev);
     let here = device(&dir);

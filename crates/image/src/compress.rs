@@ -217,7 +217,6 @@ pub(crate) fn gzip(
 }
 
 fn deflate_jobs(queue: &Mutex<Receiver<Job>>) {
-    let mut deflate = Compress::new(Compression::new(LEVEL), false);
     loop {
         // A statement of its own: the lock must not be held while compressing.
         let job = queue
@@ -225,7 +224,7 @@ fn deflate_jobs(queue: &Mutex<Receiver<Job>>) {
             .expect("nothing panics with the lock held")
             .recv();
         let Ok(job) = job else { return };
-        let packed = pack(&mut deflate, &job);
+        let packed = pack(&job);
         let mut crc = Crc::new();
         crc.update(&job.chunk);
         // The writer stopped; the feeder will be told.
@@ -233,8 +232,10 @@ fn deflate_jobs(queue: &Mutex<Receiver<Job>>) {
     }
 }
 
-fn pack(deflate: &mut Compress, job: &Job) -> Vec<u8> {
-    deflate.reset();
+fn pack(job: &Job) -> Vec<u8> {
+    // New for each chunk: one that was reset does not give the same bytes (zlib-rs 0.6
+    // keeps something of what it saw before), and 0.3 MB are quickly had.
+    let mut deflate = Compress::new(Compression::new(LEVEL), false);
     if let Some(before) = &job.before {
         let window = before.len().saturating_sub(WINDOW);
         deflate

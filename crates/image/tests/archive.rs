@@ -1,0 +1,469 @@
+//! Archives against the tools that read them, and against damage.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use common::{EPOCH, have, names, pack, root, run};
+use image::{
+    Archive, Config, Content, Entry, Healthcheck, Layer, Silent, Source, layer_from_entries,
+    write_archive,
+};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
+
+fn config() -> Config {
+    Config {
+        architecture: "amd64".to_owned(),
+        os: "linux".to_owned(),
+        created_epoch: EPOCH,
+        env: vec!["PATH=/usr/bin:/bin".to_owned()],
+        entrypoint: vec!["/usr/lib/tiffin/entrypoint".to_owned()],
+        cmd: vec!["run".to_owned()],
+        exposed_ports: vec!["80/tcp".to_owned()],
+        volumes: vec!["/data".to_owned()],
+        labels: BTreeMap::from([(
+            "org.opencontainers.image.title".to_owned(),
+            "Acme".to_owned(),
+        )]),
+        stop_signal: Some("SIGTERM".to_owned()),
+        healthcheck: Some(Healthcheck {
+            test: vec![
+                "CMD".to_owned(),
+                "/usr/bin/tiffin".to_owned(),
+                "health".to_owned(),
+            ],
+            interval_s: 30,
+            timeout_s: 10,
+            start_period_s: 120,
+            retries: 3,
+        }),
+        ..Config::default()
+    }
+}
+
+fn small_layer(blobs: &Path) -> Layer {
+    let entry = Entry {
+        path: "hello".to_owned(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        content: Content::File(b"hello\n".to_vec()),
+    };
+    layer_from_entries(&[entry], blobs, EPOCH).unwrap()
+}
+
+fn write(out: &Path, references: &[&str], layers: &[Layer]) -> Archive {
+    let references: Vec<String> = references.iter().map(|text| (*text).to_owned()).collect();
+    write_archive(out, &references, &config(), layers, &Silent).unwrap()
+}
+
+#[test]
+fn the_bytes_of_a_small_archive_are_pinned() {
+    let place = tempfile::tempdir().unwrap();
+    let layer = small_layer(&place.path().join("blobs"));
+    let out = place.path().join("a.tar");
+    // The same layer twice is one blob.
+    let archive = write(
+        &out,
+        &["acme/backend:v1", "r.example:5000/acme/backend:v1"],
+        &[layer.clone(), layer],
+    );
+    assert_eq!(archive.size, fs::metadata(&out).unwrap().len());
+    assert_eq!(
+        run("sha256sum", &[out.to_str().unwrap()])
+            .split(' ')
+            .next()
+            .unwrap(),
+        archive.sha256
+    );
+    let mut tar = tar::Archive::new(fs::File::open(&out).unwrap());
+    let listed: Vec<String> = tar
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(
+        listed[..5],
+        [
+            "oci-layout",
+            "index.json",
+            "manifest.json",
+            "blobs/",
+            "blobs/sha256/"
+        ]
+    );
+    assert_eq!(listed.len(), 8);
+    assert_eq!(
+        archive.sha256,
+        "61dd96fe8dd815a3dad7ab45f9cca3c5ca132f2adca441e2e09ad9bdb9014ac6"
+    );
+}
+
+#[test]
+fn damage_is_found_and_nothing_appears() {
+    let place = tempfile::tempdir().unwrap();
+    let layer = small_layer(&place.path().join("blobs"));
+    let good = fs::read(&layer.blob).unwrap();
+    let dist = place.path().join("dist");
+    let out = dist.join("a.tar");
+    let refused = |layer: &Layer| {
+        let references = ["acme/backend:v1".to_owned()];
+        let error = write_archive(
+            &out,
+            &references,
+            &config(),
+            std::slice::from_ref(layer),
+            &Silent,
+        )
+        .unwrap_err();
+        assert!(
+            dist.read_dir()
+                .map_or(true, |mut entries| entries.next().is_none()),
+            "something was left"
+        );
+        error
+            .to_string()
+            .replace(&format!("{}/", layer.blob.parent().unwrap().display()), "")
+    };
+    let name = layer.blob.file_name().unwrap().to_str().unwrap();
+
+    let mut bad = good.clone();
+    bad[20] ^= 1;
+    fs::write(&layer.blob, &bad).unwrap();
+    let told = refused(&layer);
+    assert!(
+        told.starts_with(&format!(
+            "cannot use the layer {name}: it is damaged: its digest is sha256:"
+        )),
+        "{told}"
+    );
+    fs::write(&layer.blob, &good[1..]).unwrap();
+    let told = refused(&layer);
+    assert_eq!(
+        told,
+        format!(
+            "cannot use the layer {name}: it has {} bytes instead of {}",
+            good.len() - 1,
+            good.len()
+        )
+    );
+    fs::remove_file(&layer.blob).unwrap();
+    assert_eq!(
+        refused(&layer),
+        format!("cannot open {name}: No such file or directory (os error 2)")
+    );
+}
+
+#[test]
+fn an_older_archive_stays_until_the_new_one_is_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let layer = small_layer(&place.path().join("blobs"));
+    let out = place.path().join("a.tar");
+    fs::write(&out, "old").unwrap();
+    let untagged = ["acme/backend".to_owned()];
+    let error = write_archive(
+        &out,
+        &untagged,
+        &config(),
+        std::slice::from_ref(&layer),
+        &Silent,
+    )
+    .unwrap_err();
+    assert!(error.to_string().ends_with("every reference needs a tag"));
+    let missing = Layer {
+        blob: PathBuf::from("/no/such/blob"),
+        ..layer
+    };
+    let references = ["acme/backend:v1".to_owned()];
+    write_archive(&out, &references, &config(), &[missing], &Silent).unwrap_err();
+    assert_eq!(fs::read(&out).unwrap(), b"old");
+    assert_eq!(
+        names(place.path()).len(),
+        2,
+        "only the archive and the blobs"
+    );
+}
+
+/// A file system of 4 MB that is full before the layer is.
+#[test]
+fn a_full_disk_is_named_and_nothing_appears() {
+    if !root() || !have("unshare", &["-m", "true"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let mount = place.path().join("mnt");
+    fs::create_dir(&mount).unwrap();
+    if !have(
+        "mount",
+        &[
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=4m",
+            "tmpfs",
+            mount.to_str().unwrap(),
+        ],
+    ) {
+        return;
+    }
+    let tree = place.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let noise: Vec<u8> = (0..6u32 << 18)
+        .flat_map(|n| {
+            n.wrapping_mul(2_654_435_761)
+                .rotate_left(n % 31)
+                .to_le_bytes()
+        })
+        .collect();
+    fs::write(tree.join("noise"), noise).unwrap();
+    let told = image::write_layer(&tree, &mount, &common::options(Source::Tree))
+        .map_err(|error| error.to_string());
+    let layer = pack(&tree, &place.path().join("blobs"), Source::Tree);
+    let references = ["acme/backend:v1".to_owned()];
+    let archive = write_archive(
+        &mount.join("a.tar"),
+        &references,
+        &config(),
+        &[layer],
+        &Silent,
+    );
+    let left = names(&mount);
+    run("umount", &[mount.to_str().unwrap()]);
+    let told = told.unwrap_err();
+    let device = mount.display();
+    assert!(
+        told.starts_with(&format!(
+            "cannot write {device}/layer: no space left on {device}: "
+        )),
+        "{told}"
+    );
+    let archive = archive.unwrap_err();
+    assert!(
+        archive.to_string().contains(" MB needed, 4 MB free"),
+        "{archive}"
+    );
+    assert!(archive.hint().unwrap().starts_with("free some space on "));
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A lower tree and an overlay's upper directory over it, with everything that can differ.
+fn two_layers(place: &Path) -> (Vec<Layer>, PathBuf) {
+    let (lower, upper, merged) = (
+        place.join("lower"),
+        place.join("upper"),
+        place.join("expected"),
+    );
+    for dir in [&lower, &upper, &merged] {
+        fs::create_dir(dir).unwrap();
+    }
+    let set = |path: PathBuf, name: &str, value: &[u8]| {
+        setxattr(path, name, value, XattrFlags::empty()).unwrap()
+    };
+    // The same in the layers and in the tree that must come out.
+    for base in [&lower, &merged] {
+        fs::create_dir_all(base.join("etc/keep")).unwrap();
+        fs::write(base.join("etc/keep/a"), "a").unwrap();
+        fs::hard_link(base.join("etc/keep/a"), base.join("etc/keep/b")).unwrap();
+        fs::write(base.join("setuid"), "s").unwrap();
+        std::os::unix::fs::chown(base.join("setuid"), Some(7), Some(8)).unwrap();
+        fs::set_permissions(base.join("setuid"), PermissionsExt::from_mode(0o6755)).unwrap();
+        symlink("../../etc/passwd", base.join("link")).unwrap();
+    }
+    fs::write(lower.join("etc/gone"), "x").unwrap();
+    fs::create_dir(lower.join("hidden")).unwrap();
+    fs::write(lower.join("hidden/old"), "x").unwrap();
+
+    mknodat(
+        CWD,
+        upper.join("gone"),
+        FileType::CharacterDevice,
+        Mode::empty(),
+        0,
+    )
+    .unwrap();
+    fs::create_dir(upper.join("etc")).unwrap();
+    fs::rename(upper.join("gone"), upper.join("etc/gone")).unwrap();
+    fs::create_dir(upper.join("hidden")).unwrap();
+    set(upper.join("hidden"), "trusted.overlay.opaque", b"y");
+    fs::create_dir(merged.join("hidden")).unwrap();
+    for base in [&upper, &merged] {
+        fs::write(base.join("hidden/new"), "new").unwrap();
+        let long = base
+            .join("hidden")
+            .join("d".repeat(120))
+            .join("é".repeat(100));
+        fs::create_dir_all(&long).unwrap();
+        fs::write(long.join("ping"), "ping").unwrap();
+        fs::set_permissions(long.join("ping"), PermissionsExt::from_mode(0o755)).unwrap();
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        set(long.join("ping"), "security.capability", &capability);
+        fs::hard_link(long.join("ping"), base.join("hidden/ping")).unwrap();
+        fs::create_dir(base.join("tmp")).unwrap();
+        fs::set_permissions(base.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+    }
+    let blobs = place.join("blobs");
+    let layers = vec![
+        pack(&lower, &blobs, Source::Tree),
+        pack(&upper, &blobs, Source::Overlay),
+    ];
+    (layers, merged)
+}
+
+/// Path, type, mode, owner, links, attributes and content of everything below `dir`.
+fn describe(dir: &Path, prefix: &str, out: &mut Vec<String>) {
+    for path in names(dir) {
+        let stat = path.symlink_metadata().unwrap();
+        let name = format!("{prefix}/{}", path.file_name().unwrap().to_string_lossy());
+        let content = if stat.is_symlink() {
+            format!("{:?}", fs::read_link(&path).unwrap())
+        } else if stat.is_file() {
+            let mut capability = vec![0; 64];
+            let size = rustix::fs::lgetxattr(&path, "security.capability", &mut capability[..])
+                .unwrap_or(0);
+            format!(
+                "{:?} {} {:?}",
+                fs::read(&path).unwrap(),
+                stat.nlink(),
+                &capability[..size]
+            )
+        } else {
+            String::new()
+        };
+        out.push(format!(
+            "{name} {:o} {}:{} {content}",
+            stat.mode(),
+            stat.uid(),
+            stat.gid()
+        ));
+        if stat.is_dir() {
+            describe(&path, &name, out);
+        }
+    }
+}
+
+fn same(expected: &Path, found: &Path) {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    describe(expected, "", &mut left);
+    describe(found, "", &mut right);
+    assert_eq!(left, right);
+}
+
+#[test]
+fn umoci_and_skopeo_take_it_and_the_tree_is_the_same() {
+    if !root() || !have("umoci", &["--version"]) || !have("skopeo", &["--version"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (layers, expected) = two_layers(place.path());
+    let out = place.path().join("a.tar");
+    let archive = write(&out, &["acme/backend:v1"], &layers);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+
+    let layout = place.path().join("layout");
+    fs::create_dir(&layout).unwrap();
+    run("tar", &["-xf", &text(&out), "-C", &text(&layout)]);
+    let bundle = place.path().join("bundle");
+    run(
+        "umoci",
+        &[
+            "unpack",
+            "--image",
+            &format!("{}:v1", text(&layout)),
+            &text(&bundle),
+        ],
+    );
+    same(&expected, &bundle.join("rootfs"));
+
+    let inspected = run(
+        "skopeo",
+        &["inspect", &format!("oci-archive:{}", text(&out))],
+    );
+    assert!(inspected.contains(&archive.manifest_digest), "{inspected}");
+    run(
+        "skopeo",
+        &[
+            "inspect",
+            "--config",
+            &format!("docker-archive:{}", text(&out)),
+        ],
+    );
+    // A copy reads every layer and checks its diff_id.
+    for kind in ["oci-archive", "docker-archive"] {
+        let copy = format!("dir:{}", text(&place.path().join(kind)));
+        run(
+            "skopeo",
+            &[
+                "--insecure-policy",
+                "copy",
+                &format!("{kind}:{}", text(&out)),
+                &copy,
+            ],
+        );
+    }
+}
+
+#[test]
+fn the_engine_loads_it_and_the_tree_is_the_same() {
+    if !root() || !have("docker", &["info"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (layers, expected) = two_layers(place.path());
+    let out = place.path().join("a.tar");
+    let name = format!("tiffin-image-test-{}:v1", std::process::id());
+    let archive = write(&out, &[&name], &layers);
+    let path = out.to_str().unwrap();
+    assert!(run("docker", &["load", "-i", path]).contains(&name));
+    let checked = std::panic::catch_unwind(|| {
+        let format = "{{.Id}} {{.Config.StopSignal}} {{.Config.Healthcheck.Interval}} {{.Config.ExposedPorts}}";
+        let told = run("docker", &["image", "inspect", "-f", format, &name]);
+        assert_eq!(
+            told.trim(),
+            format!(
+                "{} SIGTERM 30000000000 map[80/tcp:map[]]",
+                archive.config_digest
+            )
+        );
+        let container = run("docker", &["create", &name]);
+        let container = container.trim();
+        let exported = place.path().join("export.tar");
+        let export = std::panic::catch_unwind(|| {
+            run(
+                "docker",
+                &["export", "-o", exported.to_str().unwrap(), container],
+            )
+        });
+        run("docker", &["rm", "-v", container]);
+        export.unwrap();
+        let tree = place.path().join("docker");
+        fs::create_dir(&tree).unwrap();
+        let flags = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"];
+        run(
+            "tar",
+            &[
+                &flags[..],
+                &[exported.to_str().unwrap(), "-C", tree.to_str().unwrap()],
+            ]
+            .concat(),
+        );
+        // What the engine adds to a container of its own.
+        for own in [
+            ".dockerenv",
+            "etc/hostname",
+            "etc/hosts",
+            "etc/resolv.conf",
+            "etc/mtab",
+        ] {
+            let _ = fs::remove_file(tree.join(own));
+        }
+        for own in ["dev", "proc", "sys", "data"] {
+            let _ = fs::remove_dir_all(tree.join(own));
+        }
+        same(&expected, &tree);
+    });
+    run("docker", &["rmi", &name]);
+    checked.unwrap();
+}
