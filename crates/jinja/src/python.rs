@@ -231,6 +231,7 @@ pub fn iterate(value: &Value) -> Result<Vec<Value>> {
                 type_name(value)
             ))
         }
+        View::Other if value::is_missing(value) => Ok(Vec::new()),
         View::Other => match value.try_iter() {
             Ok(items) => Ok(items.take(10_000_000).collect()),
             Err(_) => fault::fail(format!(

@@ -46,11 +46,7 @@ const OPERATORS: [(&str, Run); 15] = [
     ("__iter", |call| {
         Ok(value::list(python::iterate(call.value())?))
     }),
-    ("__undef", |call| {
-        call.session
-            .note_missing("the result of an inline `if` without `else`".into());
-        Ok(Value::UNDEFINED)
-    }),
+    ("__undef", |_| Ok(Value::from_object(value::Nothing))),
     ("__template", template_name),
     ("__test", |call| {
         let name = call.shift_name();

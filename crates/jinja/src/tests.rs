@@ -9,7 +9,7 @@ use crate::fault::{self, Result};
 use crate::filters::{self, regex};
 use crate::python;
 use crate::runtime::Call;
-use crate::value::{View, view};
+use crate::value::{View, is_missing, view};
 
 type Test = fn(&mut Call) -> Result<bool>;
 
@@ -52,7 +52,7 @@ const TESTS: &[(&str, Test)] = &[
     ("contains", |call| {
         python::contains(call.value(), &second(call)?)
     }),
-    ("defined", |call| Ok(!call.value().is_undefined())),
+    ("defined", |call| Ok(!is_missing(call.value()))),
     ("directory", |call| Ok(Path::new(&call.input()?).is_dir())),
     ("divisibleby", |call| {
         match (
@@ -174,7 +174,7 @@ const TESTS: &[(&str, Test)] = &[
         Ok(matches!(view(call.value()), View::Bool(true)))
     }),
     ("truthy", truthy),
-    ("undefined", |call| Ok(call.value().is_undefined())),
+    ("undefined", |call| Ok(is_missing(call.value()))),
     ("unreachable", |call| {
         Ok(truth(result(call, "unreachable")?))
     }),

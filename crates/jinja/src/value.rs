@@ -31,6 +31,30 @@ pub struct DateTime {
     pub micros: u32,
 }
 
+/// An inline `if` without `else` whose condition is false: Jinja's lenient undefined
+/// value, which prints nothing.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Object for Nothing {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        false
+    }
+
+    fn render(self: &Arc<Self>, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// Whether `default` and `is defined` see nothing here.
+pub fn is_missing(value: &Value) -> bool {
+    value.is_undefined() || value.downcast_object_ref::<Nothing>().is_some()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -126,11 +126,13 @@ fn default(call: &mut Call) -> Result<Value> {
         .unwrap_or_else(|| Value::from(""));
     let boolean = call.flag(2, "boolean", false)?;
     let value = call.value();
-    Ok(if value.is_undefined() || (boolean && !value.is_true()) {
-        default
-    } else {
-        value.clone()
-    })
+    Ok(
+        if value::is_missing(value) || (boolean && !value.is_true()) {
+            default
+        } else {
+            value.clone()
+        },
+    )
 }
 
 fn dictsort(call: &mut Call) -> Result<Value> {

@@ -120,7 +120,6 @@ fn dump(call: &mut Call, indent: i128, flow: Flow) -> Result<Value> {
         whitespace: true,
         indention: true,
         flow_level: 0,
-        open_ended: false,
     };
     if call
         .keyword("explicit_start")
@@ -133,9 +132,6 @@ fn dump(call: &mut Call, indent: i128, flow: Flow) -> Result<Value> {
     }
     emitter.node(&node, Context::Root);
     emitter.write_indent();
-    if emitter.open_ended {
-        emitter.out.push_str("...\n");
-    }
     Ok(Value::from(emitter.out))
 }
 
@@ -261,7 +257,6 @@ struct Emitter {
     whitespace: bool,
     indention: bool,
     flow_level: usize,
-    open_ended: bool,
 }
 
 #[derive(Default)]
@@ -396,7 +391,6 @@ impl Emitter {
         text.chars().for_each(|c| self.put(c));
         self.whitespace = is_space;
         self.indention = self.indention && is_indention;
-        self.open_ended = false;
     }
 
     fn increase_indent(&mut self, flow: bool, indentless: bool) {
@@ -506,8 +500,6 @@ impl Emitter {
             self.double_quoted(text, breaks);
         } else if plain {
             self.plain(text, breaks);
-            // A document that is one plain scalar has no end of its own.
-            self.open_ended = context == Context::Root;
         } else if analysis.single_quoted {
             self.single_quoted(text, breaks);
         } else {
