@@ -181,12 +181,16 @@ def header_options(text):
 
 
 class SpyTemplar:
-    """Stands for the task's templar and keeps what the template action does with it."""
+    """Stands for the task's templar and keeps what the template action renders.
+
+    The action renders the file with a copy of the templar that it makes for that alone;
+    what it templates with the original (a path, the interpreter) is not the file.
+    """
 
     def __init__(self, templar, seen, options=None):
         self._spied = templar
         self._seen = seen
-        self._options = options or {}
+        self._options = options
 
     def __getattr__(self, name):
         return getattr(self._spied, name)
@@ -196,9 +200,10 @@ class SpyTemplar:
 
     def _render(self, function, text, *args, **kwargs):
         result = function(text, *args, **kwargs)
-        self._seen.update(
-            text=str.__str__(text), result=str.__str__(result), templar=self._spied, options=self._options
-        )
+        if self._options is not None and "text" not in self._seen:
+            self._seen.update(
+                text=str.__str__(text), result=str.__str__(result), templar=self._spied, options=self._options
+            )
         return result
 
     def do_template(self, text, *args, **kwargs):

@@ -248,13 +248,13 @@ impl<'a> Ansible<'a> {
                 serde_json::to_string(run.expressions).expect("strings are JSON"),
             ),
         ];
-        command.envs(own.clone()).current_dir(self.directory());
+        command.envs(own).current_dir(self.directory());
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let pasted = shown(&command, &own);
+        let pasted = shown(self.directory(), &self.arguments(layer));
         let mut child = command.spawn().map_err(|source| Error::Spawn {
             program: self.python.display().to_string(),
             source,
@@ -398,35 +398,22 @@ fn interpreter(script: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(python))
 }
 
-/// A command as it would be typed.
-fn shown(command: &Command, environment: &[(&str, String)]) -> String {
-    let quote = |text: &str| {
-        let plain = !text.is_empty()
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "_-./=:@,+".contains(c));
-        if plain {
-            text.to_owned()
-        } else {
-            format!("'{}'", text.replace('\'', "'\\''"))
-        }
-    };
-    let mut words: Vec<String> = Vec::new();
-    for (key, value) in command.get_envs() {
-        let key = key.to_string_lossy();
-        if key.starts_with("ANSIBLE_") || environment.iter().any(|(k, _)| *k == key) {
-            words.push(format!(
-                "{key}={}",
-                quote(&value.unwrap_or_default().to_string_lossy())
-            ));
-        }
+/// The playbook's command as it would be typed on a host, without the sandbox around it.
+fn shown(directory: &Path, arguments: &[String]) -> String {
+    let words: Vec<String> = arguments.iter().map(|a| quote(a)).collect();
+    format!("cd {} && ansible-playbook {}", quote(&directory.to_string_lossy()), words.join(" "))
+}
+
+fn quote(text: &str) -> String {
+    let plain = !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_-./=:@,+".contains(c));
+    if plain {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
     }
-    words.push(quote(&command.get_program().to_string_lossy()));
-    words.extend(command.get_args().map(|a| quote(&a.to_string_lossy())));
-    let directory = command
-        .get_current_dir()
-        .map(|d| format!("cd {} &&\n", quote(&d.to_string_lossy())));
-    directory.unwrap_or_default() + &words.join(" ")
 }
 
 #[cfg(test)]

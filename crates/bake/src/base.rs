@@ -60,6 +60,12 @@ pub fn make(base: &Base, packages: &[String], into: &Path, epoch: u64) -> Result
         Base::Rootfs(file) => unpack(file, into)?,
         other => return Err(unsupported(other)),
     }
+    // Engines make /dev themselves, and an image with device nodes loads only for root.
+    let dev = into.join("dev");
+    if dev.is_dir() {
+        fs::remove_dir_all(&dev).map_err(Error::io("remove", &dev))?;
+        fs::create_dir(&dev).map_err(Error::io("make", &dev))?;
+    }
     // Engines mount their own files on these; the sandbox its own on the first.
     for name in ["etc/resolv.conf", "etc/hosts", "etc/hostname"] {
         let path = into.join(name);

@@ -71,9 +71,7 @@ impl Error {
                 } else {
                     ""
                 };
-                Some(format!(
-                    "{what}build again with --shell-on-failure for a shell in the failed root file system; there, this runs the layer once more:\n{command}"
-                ))
+                Some(format!("{what}what ran: {command}"))
             }
             _ => None,
         }

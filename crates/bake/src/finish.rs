@@ -86,13 +86,8 @@ pub fn finish(
         maps.extend(templates.iter_mut().map(|t| &mut t.variables));
         secrets::remove(recipe, &mut maps)?;
     }
-    let rendered: Vec<&str> = templates
-        .iter()
-        .filter(|t| t.parity == Parity::Identical)
-        .map(|t| t.dest.as_str())
-        .collect();
     for record in records {
-        secrets::check_files(recipe, &record.placeholders, &rendered, |path| {
+        secrets::check_files(recipe, &record.placeholders, &templates, |path| {
             view.read(path).ok()
         })?;
     }
@@ -215,7 +210,11 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'
 pub fn explain(parity: &Parity) -> String {
     match parity {
         Parity::Identical => "identical".into(),
-        Parity::Differs { line, .. } => format!("line {line} differs"),
+        Parity::Differs {
+            line,
+            ansible,
+            tiffin,
+        } => format!("line {line} is `{tiffin}`, not Ansible's `{ansible}`"),
         Parity::Failed { reason } => reason.clone(),
     }
 }

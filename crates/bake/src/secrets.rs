@@ -7,12 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use contract::{Kind, Setting, Value, Variables};
+use contract::{Kind, Parity, Setting, Template, Value, Variables};
 use recipe::Recipe;
 
 use crate::{
     cache,
     error::{Error, Result},
+    finish,
 };
 
 const PREFIX: &str = "tiffin-placeholder-";
@@ -139,29 +140,32 @@ pub fn find(tree: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Refuses files with a placeholder that no start writes again.
+/// Refuses files with a placeholder that no start writes again. `templates` are all that
+/// were captured, `read` answers a file's content in the finished box.
 pub fn check_files(
     recipe: &Recipe,
     held: &[String],
-    rendered: &[&str],
-    tree_of: impl Fn(&str) -> Option<Vec<u8>>,
+    templates: &[Template],
+    read: impl Fn(&str) -> Option<Vec<u8>>,
 ) -> Result<()> {
     for path in held {
-        if rendered.contains(&path.as_str()) {
+        let template = templates.iter().find(|t| t.dest == *path);
+        if template.is_some_and(|t| t.parity == Parity::Identical) {
             continue;
         }
-        let Some(content) = tree_of(path) else {
-            continue;
-        };
+        let Some(content) = read(path) else { continue };
         for name in recipe.settings.keys() {
-            if memchr::memmem::find(&content, placeholder(name).as_bytes()).is_some() {
-                return Err(Error::Setting {
-                    setting: name.clone(),
-                    reason: format!(
-                        "its value ended in {path}, which no start could write again: write the file with a `template` task that renders identically"
-                    ),
-                });
+            if memchr::memmem::find(&content, placeholder(name).as_bytes()).is_none() {
+                continue;
             }
+            let why = match template {
+                Some(template) => format!("the box renders it differently: {}", finish::explain(&template.parity)),
+                None => "write it with a `template` task".to_owned(),
+            };
+            return Err(Error::Setting {
+                setting: name.clone(),
+                reason: format!("its value ended in {path}, which no start could write again: {why}"),
+            });
         }
     }
     Ok(())

@@ -47,5 +47,9 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }
+    if let Some(bake::Error::Playbook { .. }) = problem.downcast_ref() {
+        let typed: Vec<String> = std::env::args().collect();
+        eprintln!("hint: to look around in the failed root file system: {} --shell-on-failure", typed.join(" "));
+    }
     ExitCode::from(code)
 }
