@@ -6,9 +6,8 @@
 //! is primed with the 32 KiB before it, as pigz does, so cutting costs no matches. A chunk
 //! depends only on its place and on the bytes before it, never on which thread took it.
 //!
-//! 1 MiB a chunk: the sync flush and the Huffman tables that start afresh cost some 10
-//! bytes and a fraction of a block (under 0.1 %, where pigz's 128 KiB costs 0.3 %), and
-//! a layer of 30 MB still keeps 16 cores busy.
+//! 1 MiB a chunk: what a cut costs (a sync flush, Huffman tables that start afresh) is
+//! spread over eight times what pigz takes, and a layer of 30 MB still keeps 16 cores busy.
 //!
 //! One thread feeds, N deflate, one hashes the plain bytes, one hashes and writes the
 //! compressed ones. Everything in between is bounded: at most `2 N + 2` chunks are alive,
@@ -31,7 +30,8 @@ pub(crate) const CHUNK: usize = 1 << 20;
 /// How far back deflate looks (RFC 1951, section 2).
 const WINDOW: usize = 32 << 10;
 
-/// gzip's default, and pigz's. Part of the output's format.
+/// Part of the output's format. On 693 MB of libraries and two cores: level 6 takes 5.6 s
+/// for 235.4 MB, level 7 15 s for 233.7 MB; `tar | pigz -6` 13.5 s for 228.8 MB.
 const LEVEL: u32 = 6;
 
 /// No name, no time, no extra flags, unknown system: nothing of this machine (RFC 1952, 2.3.1).

@@ -320,7 +320,7 @@ fn describe(dir: &Path, prefix: &str, out: &mut Vec<String>) {
         let content = if stat.is_symlink() {
             format!("{:?}", fs::read_link(&path).unwrap())
         } else if stat.is_file() {
-            let mut capability = vec![0; 64];
+            let mut capability = [0; 64];
             let size = rustix::fs::lgetxattr(&path, "security.capability", &mut capability[..])
                 .unwrap_or(0);
             format!(

@@ -79,7 +79,7 @@ fn the_bytes_of_a_small_layer_are_pinned() {
         layer.digest,
         "sha256:54badb221994d19ba96989bcd9bcd60d282308162c2d68bddadc4e4f85baef30"
     );
-    assert_eq!(names(&blobs), [layer.blob.clone()]);
+    assert_eq!(names(&blobs), std::slice::from_ref(&layer.blob));
     assert_eq!(
         layer.blob.file_name().unwrap().to_str().unwrap(),
         &layer.digest[7..]
