@@ -401,7 +401,11 @@ fn interpreter(script: &Path) -> Result<PathBuf> {
 /// The playbook's command as it would be typed on a host, without the sandbox around it.
 fn shown(directory: &Path, arguments: &[String]) -> String {
     let words: Vec<String> = arguments.iter().map(|a| quote(a)).collect();
-    format!("cd {} && ansible-playbook {}", quote(&directory.to_string_lossy()), words.join(" "))
+    format!(
+        "cd {} && ansible-playbook {}",
+        quote(&directory.to_string_lossy()),
+        words.join(" ")
+    )
 }
 
 fn quote(text: &str) -> String {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
-    Template(TemplateEvent),
+    Template(Box<TemplateEvent>),
     Service(ServiceEvent),
 }
 

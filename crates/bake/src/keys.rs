@@ -72,8 +72,8 @@ pub fn keys(
             planned.last().map(|p| p.key.clone()).unwrap_or_default(),
             ansible.version.clone(),
             format!(
-                "{:?} {:?} {:?} {:?}",
-                layer.tags, layer.skip_tags, recipe.group, expressions
+                "{:?} {:?} {:?} {:?} {:?}",
+                recipe.volumes, layer.tags, layer.skip_tags, recipe.group, expressions
             ),
             serde_json::Value::Object(variables.clone()).to_string(),
         ];

@@ -226,6 +226,17 @@ impl Kitchen<'_> {
         for path in [&mount_point, &scratch, &shown] {
             fs::create_dir_all(path).map_err(Error::io("make", path))?;
         }
+        // Made before a task makes something below one: Ansible gives directories that it
+        // makes on the way the owner and mode of the last, and others could not pass.
+        for volume in &self.recipe.volumes {
+            let path = tree.join(volume.trim_start_matches('/'));
+            if !lower
+                .iter()
+                .any(|below: &PathBuf| below.join(volume.trim_start_matches('/')).exists())
+            {
+                fs::create_dir_all(&path).map_err(Error::io("make", &path))?;
+            }
+        }
         let suite = base::suite(&self.recipe.base);
         let host = host::Host::prepare(
             &shown,

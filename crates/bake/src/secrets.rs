@@ -159,12 +159,17 @@ pub fn check_files(
                 continue;
             }
             let why = match template {
-                Some(template) => format!("the box renders it differently: {}", finish::explain(&template.parity)),
+                Some(template) => format!(
+                    "the box renders it differently: {}",
+                    finish::explain(&template.parity)
+                ),
                 None => "write it with a `template` task".to_owned(),
             };
             return Err(Error::Setting {
                 setting: name.clone(),
-                reason: format!("its value ended in {path}, which no start could write again: {why}"),
+                reason: format!(
+                    "its value ended in {path}, which no start could write again: {why}"
+                ),
             });
         }
     }

@@ -91,7 +91,13 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     let file = recipe.name.rsplit('/').next().unwrap_or(&recipe.name);
     let archive = words.output.join(format!("{file}-{version}.tar"));
     let reference = format!("{}:{version}", baked.contract.product.name);
-    let written = image::write_archive(&archive, &[reference.clone()], &config, &layers, printer)?;
+    let written = image::write_archive(
+        &archive,
+        std::slice::from_ref(&reference),
+        &config,
+        &layers,
+        printer,
+    )?;
     let sum = words.output.join(format!("{file}-{version}.tar.sha256"));
     replace(&sum, |fresh| {
         fs::write(fresh, format!("{}  {file}-{version}.tar\n", written.sha256))
@@ -244,7 +250,7 @@ fn config(recipe: &Recipe, baked: &Baked, epoch: u64) -> Config {
     label("url", recipe.url.as_ref());
     label("licenses", recipe.licenses.as_ref());
     labels.extend(recipe.labels.clone());
-    let health = recipe.health.clone().unwrap_or_default();
+    let health = recipe.health.unwrap_or_default();
     let history = baked
         .layers
         .iter()

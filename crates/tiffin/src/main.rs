@@ -49,7 +49,10 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
     }
     if let Some(bake::Error::Playbook { .. }) = problem.downcast_ref() {
         let typed: Vec<String> = std::env::args().collect();
-        eprintln!("hint: to look around in the failed root file system: {} --shell-on-failure", typed.join(" "));
+        eprintln!(
+            "hint: to look around in the failed root file system: {} --shell-on-failure",
+            typed.join(" ")
+        );
     }
     ExitCode::from(code)
 }

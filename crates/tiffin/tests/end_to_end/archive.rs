@@ -15,14 +15,27 @@ fn others_read_the_archive() {
     must(Command::new("skopeo").args(["copy", "--quiet", &format!("oci-archive:{path}"), &oci]));
     let layout = format!("{}/layout:box", dir.path().display());
     let bundle = dir.path().join("bundle");
-    must(Command::new("umoci").args(["unpack", "--image", &layout]).arg(&bundle));
+    must(
+        Command::new("umoci")
+            .args(["unpack", "--image", &layout])
+            .arg(&bundle),
+    );
     assert!(bundle.join("rootfs/usr/lib/tiffin/contract.json").exists());
     let shadow = fs::read_to_string(bundle.join("rootfs/etc/shadow")).unwrap();
     assert!(shadow.contains("root:"));
-    assert!(!bundle.join("rootfs/usr/sbin/policy-rc.d").exists(), "nothing of the build stays");
-    assert_eq!(fs::read_to_string(bundle.join("rootfs/etc/resolv.conf")).unwrap(), "");
+    assert!(
+        !bundle.join("rootfs/usr/sbin/policy-rc.d").exists(),
+        "nothing of the build stays"
+    );
+    assert_eq!(
+        fs::read_to_string(bundle.join("rootfs/etc/resolv.conf")).unwrap(),
+        ""
+    );
     let binary = fs::read_to_string(bundle.join("rootfs/usr/bin/systemctl")).unwrap_or_default();
-    assert!(!binary.contains("while a box is baked"), "the stand-in stays outside");
+    assert!(
+        !binary.contains("while a box is baked"),
+        "the stand-in stays outside"
+    );
 }
 
 #[test]
@@ -44,8 +57,15 @@ metadataTest:
 ",
     )
     .unwrap();
-    let tool = std::env::var("TIFFIN_TEST_TOOLS").expect("set by ci/e2e") + "/bin/container-structure-test";
-    let said = must(Command::new(tool).args(["test", "--driver", "tar", "--image"]).arg(archive()).arg("--config").arg(&config));
+    let tool = std::env::var("TIFFIN_TEST_TOOLS").expect("set by ci/e2e")
+        + "/bin/container-structure-test";
+    let said = must(
+        Command::new(tool)
+            .args(["test", "--driver", "tar", "--image"])
+            .arg(archive())
+            .arg("--config")
+            .arg(&config),
+    );
     assert!(said.contains("PASS"), "{said}");
 }
 
@@ -58,12 +78,24 @@ struct Site {
 
 impl Site {
     fn serve(root: &std::path::Path) -> Site {
-        let dir = tempfile::Builder::new().prefix("tiffin-site").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("tiffin-site")
+            .tempdir()
+            .unwrap();
         // Workers of nginx run as another user.
         must(Command::new("chmod").args(["755"]).arg(dir.path()));
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let users = dir.path().join("users");
-        must(Command::new("htpasswd").args(["-bc"]).arg(&users).args(["customer", "let-me-in"]));
+        must(
+            Command::new("htpasswd")
+                .args(["-bc"])
+                .arg(&users)
+                .args(["customer", "let-me-in"]),
+        );
         let at = dir.path().display();
         let conf = dir.path().join("nginx.conf");
         fs::write(
@@ -79,7 +111,11 @@ http {{ access_log off; client_body_temp_path {at}/a; proxy_temp_path {at}/b; fa
         .unwrap();
         let child = Command::new("nginx").arg("-c").arg(&conf).spawn().unwrap();
         let up = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        let site = Site { child, port, _dir: dir };
+        let site = Site {
+            child,
+            port,
+            _dir: dir,
+        };
         assert!(within(Duration::from_secs(10), up), "nginx does not start");
         site
     }
@@ -87,7 +123,9 @@ http {{ access_log off; client_body_temp_path {at}/a; proxy_temp_path {at}/b; fa
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
         let _ = self.child.wait();
     }
 }
@@ -102,19 +140,47 @@ fn a_download_that_was_interrupted_goes_on_and_loads() {
     let base = format!("http://127.0.0.1:{}", site.port);
     let curl = |arguments: &[&str]| {
         let mut command = Command::new("curl");
-        command.args(["-sSf", "-u", "customer:let-me-in", "-O"]).args(arguments).current_dir(dir.path());
+        command
+            .args(["-sSf", "-u", "customer:let-me-in", "-O"])
+            .args(arguments)
+            .current_dir(dir.path());
         command
     };
-    let refused = output(Command::new("curl").args(["-sf", "-O", &format!("{base}/{name}")]).current_dir(dir.path()));
+    let refused = output(
+        Command::new("curl")
+            .args(["-sf", "-O", &format!("{base}/{name}")])
+            .current_dir(dir.path()),
+    );
     assert!(!refused.status.success(), "no password, no box");
 
-    let half = output(&mut curl(&["--limit-rate", "40M", "--max-time", "1", &format!("{base}/{name}")]));
-    assert_eq!(half.status.code(), Some(28), "the download was to be cut by its time limit");
+    let half = output(&mut curl(&[
+        "--limit-rate",
+        "40M",
+        "--max-time",
+        "1",
+        &format!("{base}/{name}"),
+    ]));
+    assert_eq!(
+        half.status.code(),
+        Some(28),
+        "the download was to be cut by its time limit"
+    );
     let got = fs::metadata(dir.path().join(&name)).unwrap().len();
-    assert!(got > 0 && got < fs::metadata(&archive).unwrap().len(), "cut in the middle, at {got}");
+    assert!(
+        got > 0 && got < fs::metadata(&archive).unwrap().len(),
+        "cut in the middle, at {got}"
+    );
     must(&mut curl(&["-C", "-", &format!("{base}/{name}")]));
     must(&mut curl(&[&format!("{base}/{name}.sha256")]));
-    must(Command::new("sha256sum").args(["-c", &format!("{name}.sha256")]).current_dir(dir.path()));
-    let loaded = must(&mut docker(&["load", "-i", &dir.path().join(&name).display().to_string()]));
+    must(
+        Command::new("sha256sum")
+            .args(["-c", &format!("{name}.sha256")])
+            .current_dir(dir.path()),
+    );
+    let loaded = must(&mut docker(&[
+        "load",
+        "-i",
+        &dir.path().join(&name).display().to_string(),
+    ]));
     assert!(loaded.contains(&image()), "{loaded}");
 }

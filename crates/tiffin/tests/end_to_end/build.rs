@@ -19,7 +19,10 @@ impl Small {
         let dir = tempfile::tempdir().unwrap();
         let small = Small { dir };
         small.write("tiffin.yaml", "name: test/small\nplaybook: site.yml\n");
-        small.write("site.yml", &format!("- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}"));
+        small.write(
+            "site.yml",
+            &format!("- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}"),
+        );
         small
     }
 
@@ -33,14 +36,18 @@ impl Small {
 
     fn build(&self) -> Command {
         let mut command = Command::new(tiffin());
-        command.args(["build", "--version", "v1", "--file"]).arg(self.dir.path().join("tiffin.yaml"));
+        command
+            .args(["build", "--version", "v1", "--file"])
+            .arg(self.dir.path().join("tiffin.yaml"));
         command.arg("--output").arg(self.dist());
         command
     }
 
     /// Nothing in `dist`, no mount, no process, no work of this build.
     fn nothing_is_left(&self) {
-        let there: Vec<_> = fs::read_dir(self.dist()).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
+        let there: Vec<_> = fs::read_dir(self.dist())
+            .map(|d| d.flatten().map(|e| e.path()).collect())
+            .unwrap_or_default();
         assert!(there.is_empty(), "half-written: {there:?}");
         nothing_runs_or_is_mounted(self.dir.path());
     }
@@ -51,8 +58,19 @@ fn nothing_runs_or_is_mounted(about: &Path) {
     let cache = std::env::var("TIFFIN_CACHE").unwrap();
     assert!(!mounts.contains(&cache), "a mount is left:\n{mounts}");
     let about = about.display().to_string();
-    let gone = || !Command::new("pgrep").args(["-f", &about]).stdout(Stdio::null()).status().unwrap().success();
-    assert!(within(Duration::from_secs(10), gone), "a process is left: {}", must(Command::new("pgrep").args(["-af", &about])));
+    let gone = || {
+        !Command::new("pgrep")
+            .args(["-f", &about])
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    };
+    assert!(
+        within(Duration::from_secs(10), gone),
+        "a process is left: {}",
+        must(Command::new("pgrep").args(["-af", &about]))
+    );
 }
 
 const WRITE: &str = "    - copy: {content: 'hello', dest: /etc/hello}\n";
@@ -66,25 +84,54 @@ fn an_unchanged_recipe_runs_no_playbook_and_gives_the_same_bytes() {
     let out = output(&mut small.build());
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success() && !said.contains("baked in"), "{said}");
-    assert_eq!(fs::read(small.dist().join("small-v1.tar.sha256")).unwrap(), sum);
-    must(Command::new("sha256sum").args(["-c", "small-v1.tar.sha256"]).current_dir(small.dist()));
+    assert_eq!(
+        fs::read(small.dist().join("small-v1.tar.sha256")).unwrap(),
+        sum
+    );
+    must(
+        Command::new("sha256sum")
+            .args(["-c", "small-v1.tar.sha256"])
+            .current_dir(small.dist()),
+    );
     assert!(small.dist().join("small-latest.tar").exists());
     nothing_runs_or_is_mounted(small.dir.path());
 
     // Baked again from nothing but the base: the same bytes.
-    fs::rename(small.dir.path().join("dist"), small.dir.path().join("first")).unwrap();
-    small.write("site.yml", &fs::read_to_string(small.dir.path().join("site.yml")).unwrap().replace("hello'", "other'"));
+    fs::rename(
+        small.dir.path().join("dist"),
+        small.dir.path().join("first"),
+    )
+    .unwrap();
+    small.write(
+        "site.yml",
+        &fs::read_to_string(small.dir.path().join("site.yml"))
+            .unwrap()
+            .replace("hello'", "other'"),
+    );
     let said = output(&mut small.build());
-    assert!(String::from_utf8_lossy(&said.stderr).contains("baked in"), "a change is noticed");
-    assert_ne!(fs::read(small.dist().join("small-v1.tar.sha256")).unwrap(), sum);
+    assert!(
+        String::from_utf8_lossy(&said.stderr).contains("baked in"),
+        "a change is noticed"
+    );
+    assert_ne!(
+        fs::read(small.dist().join("small-v1.tar.sha256")).unwrap(),
+        sum
+    );
 }
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_failing_task_is_shown_in_ansibles_words() {
-    let small = Small::new("    - name: Go wrong\n      command: sh -c 'echo deep trouble >&2; exit 3'\n");
+    let small =
+        Small::new("    - name: Go wrong\n      command: sh -c 'echo deep trouble >&2; exit 3'\n");
     let said = must_fail(&mut small.build(), 1);
-    for word in ["Go wrong", "deep trouble", "ansible-playbook", "--shell-on-failure", "layer `stack`"] {
+    for word in [
+        "Go wrong",
+        "deep trouble",
+        "ansible-playbook",
+        "--shell-on-failure",
+        "layer `stack`",
+    ] {
         assert!(said.contains(word), "`{word}` is missing:\n{said}");
     }
     small.nothing_is_left();
@@ -98,13 +145,26 @@ fn mistakes_in_the_recipe_are_named() {
     let small = Small::new(WRITE);
     small.write("tiffin.yaml", "name: test/small\nplaybok: site.yml\n");
     let said = must_fail(&mut small.build(), 78);
-    assert!(said.contains("unknown key `playbok` at line 2") && said.contains("did you mean `playbook`?"), "{said}");
+    assert!(
+        said.contains("unknown key `playbok` at line 2")
+            && said.contains("did you mean `playbook`?"),
+        "{said}"
+    );
     small.write("tiffin.yaml", "name: test/small\nplaybook: nowhere.yml\n");
     let said = must_fail(&mut small.build(), 78);
-    assert!(said.contains("nowhere.yml") && said.contains("does not exist"), "{said}");
-    small.write("tiffin.yaml", "name: test/small\nplaybook: site.yml\nsettings:\n  GREETING: {help: none}\n");
+    assert!(
+        said.contains("nowhere.yml") && said.contains("does not exist"),
+        "{said}"
+    );
+    small.write(
+        "tiffin.yaml",
+        "name: test/small\nplaybook: site.yml\nsettings:\n  GREETING: {help: none}\n",
+    );
     let said = must_fail(&mut small.build(), 1);
-    assert!(said.contains("GREETING") && said.contains("no template"), "{said}");
+    assert!(
+        said.contains("GREETING") && said.contains("no template"),
+        "{said}"
+    );
     small.nothing_is_left();
 }
 
@@ -112,9 +172,15 @@ fn mistakes_in_the_recipe_are_named() {
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_secret_that_no_template_could_renew_stops_the_build() {
     let small = Small::new("    - copy: {content: '{{ token }}', dest: /etc/token}\n");
-    small.write("tiffin.yaml", "name: test/small\nplaybook: site.yml\nsettings:\n  TOKEN: {type: secret, generate: 32}\n");
+    small.write(
+        "tiffin.yaml",
+        "name: test/small\nplaybook: site.yml\nsettings:\n  TOKEN: {type: secret, generate: 32}\n",
+    );
     let said = must_fail(&mut small.build(), 1);
-    assert!(said.contains("TOKEN") && said.contains("/etc/token"), "{said}");
+    assert!(
+        said.contains("TOKEN") && said.contains("/etc/token"),
+        "{said}"
+    );
     small.nothing_is_left();
 }
 
@@ -124,16 +190,33 @@ fn interrupted_or_killed_it_leaves_nothing_behind() {
     for signal in ["INT", "TERM", "KILL"] {
         let small = Small::new("    - command: sleep 300.25\n");
         let mut child = small.build().stderr(Stdio::null()).spawn().unwrap();
-        let sleeping = || Command::new("pgrep").args(["-f", "sleep 300.25"]).stdout(Stdio::null()).status().unwrap().success();
-        assert!(within(Duration::from_secs(120), sleeping), "the task does not start");
+        let sleeping = || {
+            Command::new("pgrep")
+                .args(["-f", "sleep 300.25"])
+                .stdout(Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        };
+        assert!(
+            within(Duration::from_secs(120), sleeping),
+            "the task does not start"
+        );
         must(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]));
         let since = Instant::now();
         let status = child.wait().unwrap();
-        assert!(since.elapsed() < Duration::from_secs(10), "{signal} takes {:?}", since.elapsed());
+        assert!(
+            since.elapsed() < Duration::from_secs(10),
+            "{signal} takes {:?}",
+            since.elapsed()
+        );
         if signal != "KILL" {
             assert_eq!(status.code(), Some(130), "{signal}");
         }
-        assert!(within(Duration::from_secs(10), || !sleeping()), "the task goes on after {signal}");
+        assert!(
+            within(Duration::from_secs(10), || !sleeping()),
+            "the task goes on after {signal}"
+        );
         small.nothing_is_left();
     }
 }
@@ -145,10 +228,16 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     let full = small.dist();
     fs::create_dir(&full).unwrap();
     // A file system of 1 MB, seen by this build alone.
-    let script = format!("mount -t tmpfs -o size=1m tmpfs {} && exec \"$@\"", full.display());
+    let script = format!(
+        "mount -t tmpfs -o size=1m tmpfs {} && exec \"$@\"",
+        full.display()
+    );
     let build = small.build();
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(build.get_program()).args(build.get_args());
+    command
+        .args(["--mount", "sh", "-c", &script, "sh"])
+        .arg(build.get_program())
+        .args(build.get_args());
     let said = must_fail(&mut command, 1);
     assert!(said.contains("space"), "{said}");
     small.nothing_is_left();

@@ -14,22 +14,47 @@ fn answers_its_monitoring_and_computes_reports() {
     // The report outlives the container.
     drop(container);
     let container = Container::run(&["-v", &volume.flag()]);
-    let there = within(Duration::from_secs(120), || container.get(&format!("/reports/{report}")).0 == 200);
+    let there = within(Duration::from_secs(120), || {
+        container.get(&format!("/reports/{report}")).0 == 200
+    });
     assert!(there, "the report is gone:\n{}", container.logs());
     let (_, body) = container.get(&format!("/reports/{report}"));
     assert!(body.contains("2.5"), "{body}");
 
-    let healthy = || output(&mut container.exec(&["tiffin", "health"])).status.success();
-    assert!(within(Duration::from_secs(60), healthy), "{}", container.logs());
+    let healthy = || {
+        output(&mut container.exec(&["tiffin", "health"]))
+            .status
+            .success()
+    };
+    assert!(
+        within(Duration::from_secs(60), healthy),
+        "{}",
+        container.logs()
+    );
     let status = must(&mut container.exec(&["tiffin", "status"]));
-    for service in ["mongod", "redis-server", "backend-web", "backend-worker", "nginx"] {
+    for service in [
+        "mongod",
+        "redis-server",
+        "backend-web",
+        "backend-worker",
+        "nginx",
+    ] {
         assert!(status.contains(service), "{status}");
     }
 
     // Stops in order, and says so.
     must(&mut docker(&["stop", "-t", "60", &container.name]));
-    assert_eq!(container.wait(Duration::from_secs(1)), 0, "{}", container.logs());
-    assert!(container.logs().contains("mongod | "), "service output reaches docker logs:\n{}", container.logs());
+    assert_eq!(
+        container.wait(Duration::from_secs(1)),
+        0,
+        "{}",
+        container.logs()
+    );
+    assert!(
+        container.logs().contains("mongod | "),
+        "service output reaches docker logs:\n{}",
+        container.logs()
+    );
 }
 
 #[test]
@@ -46,18 +71,36 @@ fn an_empty_directory_of_the_host_serves_as_volume() {
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_setting_changes_the_files_that_it_reaches() {
-    let container = Container::run(&["-e", "REDIS_MAXMEMORY=77mb", "-e", "MONITORING_USER_AGENT=corp-probe/2"]);
+    let container = Container::run(&[
+        "-e",
+        "REDIS_MAXMEMORY=77mb",
+        "-e",
+        "MONITORING_USER_AGENT=corp-probe/2",
+    ]);
     let answers = || {
         let url = container.url() + "/status";
         let mut curl = std::process::Command::new("curl");
-        output(curl.args(["-sf", "-A", "corp-probe/2", &url])).status.success()
+        output(curl.args(["-sf", "-A", "corp-probe/2", &url]))
+            .status
+            .success()
     };
-    assert!(within(Duration::from_secs(120), answers), "{}", container.logs());
-    assert_eq!(container.get("/status").0, 404, "the old User-Agent is a stranger now");
+    assert!(
+        within(Duration::from_secs(120), answers),
+        "{}",
+        container.logs()
+    );
+    assert_eq!(
+        container.get("/status").0,
+        404,
+        "the old User-Agent is a stranger now"
+    );
     let conf = must(&mut container.exec(&["cat", "/etc/redis/redis.conf"]));
     assert!(conf.lines().any(|l| l.trim() == "maxmemory 77mb"), "{conf}");
     let mode = must(&mut container.exec(&["stat", "-c", "%U:%G %a", "/etc/redis/redis.conf"]));
-    assert!(mode.starts_with("redis:") || mode.ends_with("640"), "owner and mode stay: {mode}");
+    assert!(
+        mode.starts_with("redis:") || mode.ends_with("640"),
+        "owner and mode stay: {mode}"
+    );
 }
 
 #[test]
@@ -65,14 +108,28 @@ fn a_setting_changes_the_files_that_it_reaches() {
 fn generated_passwords_stay_over_a_new_container() {
     let volume = Volume::new();
     let password = |container: &Container| {
-        let ready = || output(&mut container.exec(&["tiffin", "health"])).status.success();
-        assert!(within(Duration::from_secs(120), ready), "{}", container.logs());
+        let ready = || {
+            output(&mut container.exec(&["tiffin", "health"]))
+                .status
+                .success()
+        };
+        assert!(
+            within(Duration::from_secs(120), ready),
+            "{}",
+            container.logs()
+        );
         must(&mut container.exec(&["sed", "-n", "s/^requirepass //p", "/etc/redis/redis.conf"]))
     };
     let first = password(&Container::run(&["-v", &volume.flag()]));
     let container = Container::run(&["-v", &volume.flag()]);
     let second = password(&container);
-    assert!(first.len() >= 32 && !first.contains("placeholder"), "{first}");
+    assert!(
+        first.len() >= 32 && !first.contains("placeholder"),
+        "{first}"
+    );
     assert_eq!(first, second);
-    assert!(!container.logs().contains(&first), "the password is in the log");
+    assert!(
+        !container.logs().contains(&first),
+        "the password is in the log"
+    );
 }

@@ -11,7 +11,8 @@ use std::{
 pub const MONITORING: &str = "acme-monitoring";
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests through `make test-e2e`"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run these tests through `make test-e2e`"))
 }
 
 /// The image that all tests share.
@@ -25,7 +26,10 @@ pub fn archive() -> PathBuf {
 }
 
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// The release build, which finds its entrypoint beside itself.
@@ -34,7 +38,9 @@ pub fn tiffin() -> PathBuf {
 }
 
 pub fn output(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"))
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"))
 }
 
 pub fn told(command: &Command, out: &Output) -> String {
@@ -69,7 +75,11 @@ pub fn docker(arguments: &[&str]) -> Command {
 /// A name that no other test and no other run has.
 pub fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("tiffin-test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "tiffin-test-{what}-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 pub struct Container {
@@ -106,25 +116,60 @@ impl Container {
 
     /// The code with which the container ended.
     pub fn wait(&self, at_most: Duration) -> i32 {
-        let ended = || must(&mut docker(&["inspect", "-f", "{{.State.Running}}", &self.name])) == "false";
-        assert!(within(at_most, ended), "{} still runs after {at_most:?}:\n{}", self.name, self.logs());
-        must(&mut docker(&["inspect", "-f", "{{.State.ExitCode}}", &self.name])).parse().unwrap()
+        let ended = || {
+            must(&mut docker(&[
+                "inspect",
+                "-f",
+                "{{.State.Running}}",
+                &self.name,
+            ])) == "false"
+        };
+        assert!(
+            within(at_most, ended),
+            "{} still runs after {at_most:?}:\n{}",
+            self.name,
+            self.logs()
+        );
+        must(&mut docker(&[
+            "inspect",
+            "-f",
+            "{{.State.ExitCode}}",
+            &self.name,
+        ]))
+        .parse()
+        .unwrap()
     }
 
     /// Waits until the box answers its monitoring, then does the report round trip; answers
     /// the report's id.
     pub fn round_trip(&self) -> String {
         let mut command = Command::new("sh");
-        command.arg(repository().join("examples/reference/smoke.sh")).args([&self.url(), MONITORING]);
+        command
+            .arg(repository().join("examples/reference/smoke.sh"))
+            .args([&self.url(), MONITORING]);
         command.env("SMOKE_TIMEOUT", "120");
         let out = output(&mut command);
-        assert!(out.status.success(), "{}\nlogs of the box:\n{}", told(&command, &out), self.logs());
+        assert!(
+            out.status.success(),
+            "{}\nlogs of the box:\n{}",
+            told(&command, &out),
+            self.logs()
+        );
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
         let url = self.url() + path;
-        let text = must(Command::new("curl").args(["-sS", "--max-time", "20", "-A", MONITORING, "-w", "\n%{http_code}", &url]));
+        let text = must(Command::new("curl").args([
+            "-sS",
+            "--max-time",
+            "20",
+            "-A",
+            MONITORING,
+            "-w",
+            "\n%{http_code}",
+            &url,
+        ]));
         let (body, code) = text.rsplit_once('\n').unwrap();
         (code.parse().unwrap(), body.to_owned())
     }

@@ -19,20 +19,42 @@ fn explains_itself() {
         assert!(help.contains(verb), "{help}");
     }
     let settings = must(&mut run(&[], &["settings"]));
-    assert!(settings.contains("REDIS_MAXMEMORY") && settings.contains("/etc/redis/redis.conf"), "{settings}");
+    assert!(
+        settings.contains("REDIS_MAXMEMORY") && settings.contains("/etc/redis/redis.conf"),
+        "{settings}"
+    );
     must(&mut run(&[], &["check"]));
     let rendered = must(&mut run(&["-e", "REDIS_MAXMEMORY=99mb"], &["render"]));
     assert!(rendered.contains("maxmemory 99mb"), "{rendered}");
-    assert_eq!(must(&mut run(&["-e", "REDIS_MAXMEMORY=98mb"], &["grep", "^maxmemory ", "/etc/redis/redis.conf"])), "maxmemory 98mb");
+    assert_eq!(
+        must(&mut run(
+            &["-e", "REDIS_MAXMEMORY=98mb"],
+            &["grep", "^maxmemory ", "/etc/redis/redis.conf"]
+        )),
+        "maxmemory 98mb"
+    );
     must_fail(&mut run(&[], &["sh", "-c", "exit 7"]), 7);
 }
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn names_all_wrong_settings_at_once_and_starts_nothing() {
-    let flags = ["-e", "REDIS_PORT=many", "-e", "MONGODB_HOTS=db.corp", "-e", "WEB_WORKERS=0"];
+    let flags = [
+        "-e",
+        "REDIS_PORT=many",
+        "-e",
+        "MONGODB_HOTS=db.corp",
+        "-e",
+        "WEB_WORKERS=0",
+    ];
     let said = must_fail(&mut run(&flags, &[]), 78);
-    for word in ["REDIS_PORT", "many", "MONGODB_HOTS", "MONGODB_HOST", "WEB_WORKERS"] {
+    for word in [
+        "REDIS_PORT",
+        "many",
+        "MONGODB_HOTS",
+        "MONGODB_HOST",
+        "WEB_WORKERS",
+    ] {
         assert!(said.contains(word), "`{word}` is missing:\n{said}");
     }
     assert!(!said.contains("mongod |"), "{said}");
@@ -46,10 +68,23 @@ fn secrets_given_as_files_are_used_and_never_shown() {
     let secret = "canary7Secret0Value";
     std::fs::write(dir.path().join("redis"), format!("{secret}\n")).unwrap();
     let mount = format!("{}:/run/given:ro", dir.path().display());
-    let flags = ["-v", mount.as_str(), "-e", "REDIS_PASSWORD_FILE=/run/given/redis"];
+    let flags = [
+        "-v",
+        mount.as_str(),
+        "-e",
+        "REDIS_PASSWORD_FILE=/run/given/redis",
+    ];
     let container = Container::run(&flags);
-    let ready = || output(&mut container.exec(&["tiffin", "health"])).status.success();
-    assert!(within(Duration::from_secs(120), ready), "{}", container.logs());
+    let ready = || {
+        output(&mut container.exec(&["tiffin", "health"]))
+            .status
+            .success()
+    };
+    assert!(
+        within(Duration::from_secs(120), ready),
+        "{}",
+        container.logs()
+    );
     let pong = must(&mut container.exec(&["redis-cli", "--no-auth-warning", "-a", secret, "ping"]));
     assert_eq!(pong, "PONG");
     assert!(!container.logs().contains(secret));
@@ -63,7 +98,12 @@ fn secrets_given_as_files_are_used_and_never_shown() {
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_service_that_keeps_dying_ends_the_container() {
     let container = Container::run(&["-v", "/bin/false:/usr/bin/redis-server:ro"]);
-    assert_eq!(container.wait(Duration::from_secs(120)), 69, "{}", container.logs());
+    assert_eq!(
+        container.wait(Duration::from_secs(120)),
+        69,
+        "{}",
+        container.logs()
+    );
     let logs = container.logs();
     assert!(logs.contains("redis-server"), "{logs}");
 }
@@ -73,14 +113,26 @@ fn a_service_that_keeps_dying_ends_the_container() {
 fn orphans_are_reaped_and_killed_services_come_back() {
     let container = Container::run(&[]);
     container.round_trip();
-    must(&mut container.exec(&["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.1 &) ; done"]));
+    must(&mut container.exec(&[
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.1 &) ; done",
+    ]));
     must(&mut container.exec(&["sh", "-c", "kill -9 $(pidof redis-server)"]));
     let back = || {
         let out = output(&mut container.exec(&["tiffin", "health"]));
         out.status.success()
     };
-    assert!(within(Duration::from_secs(60), back), "{}", container.logs());
+    assert!(
+        within(Duration::from_secs(60), back),
+        "{}",
+        container.logs()
+    );
     container.round_trip();
-    let zombies = must(&mut container.exec(&["sh", "-c", "grep -h ^State: /proc/[0-9]*/status | grep -c Z || true"]));
+    let zombies = must(&mut container.exec(&[
+        "sh",
+        "-c",
+        "grep -h ^State: /proc/[0-9]*/status | grep -c Z || true",
+    ]));
     assert_eq!(zombies, "0");
 }
