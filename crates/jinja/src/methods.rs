@@ -100,6 +100,7 @@ pub fn pairs(value: &Value) -> Result<Items> {
 
 pub fn call(_: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value> {
     let (args, kwargs) = split_arguments(args);
+    python::check_depth(&args, 0)?;
     let args = Arguments { args, kwargs };
     match view(value) {
         View::Undefined => Err(fault::undefined()),
@@ -575,7 +576,7 @@ fn text_method(text: &str, name: &str, args: &Arguments) -> Result<Value> {
                 .collect();
             Value::from(format::braces(text, &[], &named)?)
         }
-        "isdigit" | "isdecimal" | "isnumeric" => is(|c| c.is_numeric() && c.to_digit(10).is_some()),
+        "isdigit" | "isdecimal" | "isnumeric" => is(|c| c.is_ascii_digit()),
         "isalpha" => is(char::is_alphabetic),
         "isalnum" => is(char::is_alphanumeric),
         "isspace" => is(char::is_whitespace),

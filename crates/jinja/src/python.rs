@@ -47,6 +47,24 @@ pub fn check_defined(value: &Value, depth: usize) -> Result<()> {
     }
 }
 
+/// Fails on nesting that would exhaust the stack when the value is dropped.
+pub fn check_depth(values: &[Value], depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return fault::fail("a value is nested too deeply");
+    }
+    for value in values {
+        match view(value) {
+            View::List(items) => check_depth(&items.get(), depth + 1)?,
+            View::Tuple(items) => check_depth(items.get(), depth + 1)?,
+            View::Dict(items) => {
+                check_depth(&items.get().into_values().collect::<Vec<_>>(), depth + 1)?
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 pub fn repr(value: &Value) -> String {
     let mut out = String::new();
     write_repr(value, 0, &mut out);

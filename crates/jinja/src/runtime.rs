@@ -16,7 +16,7 @@ use crate::value::{self, View, view};
 use crate::{filters, format, methods, python, tests, time};
 
 /// Lookups that need nothing but the box. The builder freezes what others returned.
-pub const LOOKUPS: [&str; 3] = ["env", "file", "vars"];
+pub const LOOKUPS: [&str; 6] = ["env", "file", "flattened", "items", "list", "vars"];
 
 /// What one string, list or range may grow to.
 const MAX_SIZE: usize = 50_000_000;
@@ -37,9 +37,11 @@ const OPERATORS: [(&str, Run); 15] = [
         ))
     }),
     ("__list", |call| {
+        python::check_depth(&call.args, 0)?;
         Ok(value::list(std::mem::take(&mut call.args)))
     }),
     ("__tuple", |call| {
+        python::check_depth(&call.args, 0)?;
         Ok(value::tuple(std::mem::take(&mut call.args)))
     }),
     ("__dict", dictionary),
@@ -713,6 +715,7 @@ fn concatenate(call: &mut Call) -> Result<Value> {
 }
 
 fn dictionary(call: &mut Call) -> Result<Value> {
+    python::check_depth(&call.args, 0)?;
     let mut items = value::Items::new();
     let mut parts = std::mem::take(&mut call.args).into_iter();
     while let (Some(key), Some(item)) = (parts.next(), parts.next()) {
@@ -811,7 +814,17 @@ fn lookup(call: &mut Call, want_list: bool) -> Result<Value> {
     }
     let default = call.keyword("default");
     let mut found = Vec::new();
-    for term in &terms {
+    match plain.trim_start_matches("community.general.") {
+        "flattened" => found = flattened(&call.args[1..], 0)?,
+        "items" => found = terms.clone(),
+        "list" => found = call.args[1..].to_vec(),
+        _ => {}
+    }
+    let is_list = matches!(
+        plain.trim_start_matches("community.general."),
+        "flattened" | "items" | "list"
+    );
+    for term in terms.iter().filter(|_| !is_list) {
         let term = python::text(term);
         found.push(match plain.as_str() {
             "env" => match std::env::var(&term) {
@@ -851,6 +864,23 @@ fn lookup(call: &mut Call, want_list: bool) -> Result<Value> {
     } else {
         value::list(found)
     })
+}
+
+/// The lookup `flattened`: lists within lists, without what is null.
+fn flattened(terms: &[Value], depth: usize) -> Result<Vec<Value>> {
+    if depth > python::MAX_DEPTH {
+        return fault::fail("a value is nested too deeply");
+    }
+    let mut out = Vec::new();
+    for term in terms {
+        match python::sequence(term) {
+            Some(items) => out.extend(flattened(&items, depth + 1)?),
+            None if term.is_none() || matches!(term.as_str(), Some("None" | "null")) => {}
+            None if term.is_undefined() => return Err(fault::undefined()),
+            None => out.push(term.clone()),
+        }
+    }
+    Ok(out)
 }
 
 fn read_file(path: &str, call: &Call) -> Result<Value> {

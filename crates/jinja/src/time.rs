@@ -167,7 +167,7 @@ pub fn strftime(at: DateTime, format: &str) -> String {
     let p = parts(at);
     let month = MONTHS[(p.month.clamp(1, 12) - 1) as usize];
     let day = DAYS[(p.weekday % 7) as usize];
-    let twelve = if p.hour % 12 == 0 { 12 } else { p.hour % 12 };
+    let twelve = (p.hour + 11) % 12 + 1;
     let mut out = String::new();
     let mut chars = format.chars();
     while let Some(c) = chars.next() {

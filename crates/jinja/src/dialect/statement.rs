@@ -196,10 +196,8 @@ fn template_name(parser: &mut Parser) -> Result<String, Malformed> {
 
 /// minijinja knows no `with context`; see [`crate::runtime`] for what imports see.
 fn context(parser: &mut Parser) -> Result<(), Malformed> {
-    if parser.skip_name("with") || parser.skip_name("without") {
-        if !parser.skip_name("context") {
-            return parser.unexpected();
-        }
+    if (parser.skip_name("with") || parser.skip_name("without")) && !parser.skip_name("context") {
+        return parser.unexpected();
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod data;
 mod hash;
 pub mod json;
+mod net;
 mod numbers;
 mod paths;
 pub mod regex;
@@ -17,10 +18,11 @@ use crate::runtime::Call;
 
 pub type Filter = fn(&mut Call) -> Result<Value>;
 
-const TABLES: [&[(&str, Filter)]; 9] = [
+const TABLES: [&[(&str, Filter)]; 10] = [
     data::FILTERS,
     hash::FILTERS,
     json::FILTERS,
+    net::FILTERS,
     numbers::FILTERS,
     paths::FILTERS,
     regex::FILTERS,
@@ -66,10 +68,15 @@ pub fn apply(full_name: &str, call: &mut Call) -> Result<Value> {
     }
 }
 
-/// A name without the collection that ansible-core itself answers to.
+/// A name without its collection, for those collections of which something is supported.
 pub fn plain(name: &str) -> &str {
-    ["ansible.builtin.", "ansible.legacy."]
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix))
-        .unwrap_or(name)
+    [
+        "ansible.builtin.",
+        "ansible.legacy.",
+        "ansible.utils.",
+        "ansible.netcommon.",
+    ]
+    .iter()
+    .find_map(|prefix| name.strip_prefix(prefix))
+    .unwrap_or(name)
 }
