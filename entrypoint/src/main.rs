@@ -1,1 +1,110 @@
-fn main() {}
+//! PID 1 of a box. The environment is read here, once; everything behind is given a map.
+
+mod accounts;
+mod cli;
+mod control;
+mod engine;
+mod exit;
+mod log;
+mod plan;
+mod render;
+mod root;
+mod settings;
+mod start;
+mod supervise;
+mod sys;
+mod volume;
+
+use std::process::ExitCode;
+
+use cli::Verb;
+use control::{Reply, Request};
+use exit::{Code, Result};
+use root::Root;
+use settings::Environment;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let environment = Environment::of_this_process();
+    let code = run(&arguments, &environment).unwrap_or_else(|failure| {
+        log::say(&failure.to_string());
+        failure.code
+    });
+    ExitCode::from(code as u8)
+}
+
+fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
+    let (root, verb) = cli::parse(arguments)?;
+    let root = Root::new(root);
+    let contract = || start::contract(&root);
+    match verb {
+        Verb::Start => start::start(&contract()?, &root, environment),
+        Verb::Command(words) => start::command(&contract()?, &root, environment, &words),
+        Verb::Check => start::check(&contract()?, &root, environment),
+        Verb::Render {
+            paths,
+            show_secrets,
+        } => start::render(&contract()?, &root, environment, &paths, show_secrets),
+        Verb::Settings(format) => Ok(print(&settings::reference::reference(&contract()?, format))),
+        Verb::Help => Ok(print(&start::help(&contract()?))),
+        Verb::Version => {
+            let product = contract()?.product;
+            Ok(print(&format!("{} {}\n", product.name, product.version)))
+        }
+        Verb::Status { json } => ask(&root, &Request::Status, json),
+        Verb::Logs(name) => ask(&root, &Request::Logs { name }, false),
+        Verb::StartService(name) => ask(&root, &Request::Start { name }, false),
+        Verb::StopService(name) => ask(&root, &Request::Stop { name }, false),
+        Verb::RestartService(name) => ask(&root, &Request::Restart { name }, false),
+        Verb::Health => health(&root),
+        Verb::Probe(words) => Ok(supervise::probe::run(&words)),
+    }
+}
+
+fn ask(root: &Root, request: &Request, json: bool) -> Result<Code> {
+    Ok(match control::ask(root, request)? {
+        Reply::Done => Code::Ok,
+        Reply::Lines(lines) => print(
+            &lines
+                .iter()
+                .map(|line| format!("{line}\n"))
+                .collect::<String>(),
+        ),
+        Reply::Services(services) if json => print(&format!("{:#}\n", serde_json::json!(services))),
+        Reply::Services(services) => print(&control::table(&services)),
+        Reply::Refused(reason) => {
+            log::say(&reason);
+            Code::Failed
+        }
+    })
+}
+
+/// One short line: Docker keeps it beside the result.
+fn health(root: &Root) -> Result<Code> {
+    let Reply::Services(services) = control::ask(root, &Request::Status)? else {
+        return Ok(Code::Failed);
+    };
+    let ill: Vec<String> = services
+        .iter()
+        .filter(|s| !s.healthy)
+        .map(|s| format!("{} is {}", s.name, s.state))
+        .collect();
+    Ok(if ill.is_empty() {
+        print("all services are ready\n")
+    } else {
+        print(&format!("{}\n", ill.join(", ")));
+        Code::Failed
+    })
+}
+
+/// stdout may be closed by a `| head`; that is no failure.
+fn print(text: &str) -> Code {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
+    Code::Ok
+}

@@ -91,16 +91,25 @@ mod tests {
 
     #[test]
     fn a_variable_as_a_word_of_its_own_is_split_and_may_vanish() {
-        assert_eq!(argv(&["/bin/x", "$OPTS", "$NONE", "y"]), ["/bin/x", "-a", "-b", "y"]);
+        assert_eq!(
+            argv(&["/bin/x", "$OPTS", "$NONE", "y"]),
+            ["/bin/x", "-a", "-b", "y"]
+        );
     }
 
     #[test]
     fn a_braced_variable_is_never_split() {
-        assert_eq!(argv(&["x", "${ONE}", "a${ONE}b", "${NONE}"]), ["x", "1 2", "a1 2b", ""]);
+        assert_eq!(
+            argv(&["x", "${ONE}", "a${ONE}b", "${NONE}"]),
+            ["x", "1 2", "a1 2b", ""]
+        );
     }
 
     #[test]
     fn a_dollar_that_names_no_variable_stays() {
-        assert_eq!(argv(&["x", "$$OPTS", "a$OPTS", "${", "$1"]), ["x", "$OPTS", "a$OPTS", "${", "$1"]);
+        assert_eq!(
+            argv(&["x", "$$OPTS", "a$OPTS", "${", "$1"]),
+            ["x", "$OPTS", "a$OPTS", "${", "$1"]
+        );
     }
 }

@@ -17,7 +17,11 @@ pub fn signal_number(text: &str) -> Option<Signal> {
     }
     if let Some(offset) = name.strip_prefix("RTMIN+") {
         // glibc keeps 32 and 33 for itself.
-        return offset.parse::<i32>().ok().map(|n| 34 + n).filter(|n| (34..=64).contains(n));
+        return offset
+            .parse::<i32>()
+            .ok()
+            .map(|n| 34 + n)
+            .filter(|n| (34..=64).contains(n));
     }
     if name == "POLL" {
         return Some(29);

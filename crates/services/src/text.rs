@@ -11,5 +11,7 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 
 /// `022`, `0755`, `2755`.
 pub(crate) fn octal(text: &str) -> Option<u32> {
-    u32::from_str_radix(text.trim(), 8).ok().filter(|mode| *mode <= 0o7777)
+    u32::from_str_radix(text.trim(), 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
 }

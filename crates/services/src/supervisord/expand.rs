@@ -21,10 +21,14 @@ pub(super) fn expand(text: &str, names: &BTreeMap<String, String>) -> Result<Str
         let end = after
             .find(|c: char| c.is_ascii_alphabetic())
             .ok_or_else(|| format!("`%({name})` lacks its conversion, as in `%({name})s`"))?;
-        let value = names.get(name).ok_or_else(|| match name.strip_prefix("ENV_") {
-            Some(variable) => format!("`%({name})s` needs the environment variable {variable}, which is not set"),
-            None => format!("`%({name})s` is not known"),
-        })?;
+        let value = names
+            .get(name)
+            .ok_or_else(|| match name.strip_prefix("ENV_") {
+                Some(variable) => format!(
+                    "`%({name})s` needs the environment variable {variable}, which is not set"
+                ),
+                None => format!("`%({name})s` is not known"),
+            })?;
         let (flags, conversion) = after.split_at(end);
         out.push_str(&format_value(name, value, flags, &conversion[..1])?);
         rest = &conversion[1..];
@@ -38,11 +42,9 @@ fn format_value(name: &str, value: &str, flags: &str, conversion: &str) -> Resul
     let left = flags.starts_with('-');
     let width: usize = match flags.trim_start_matches(['0', '-']) {
         "" => 0,
-        digits => digits
-            .parse()
-            .ok()
-            .filter(|w| *w <= 256)
-            .ok_or_else(|| format!("`%({name}){flags}{conversion}` has a width that cannot be read"))?,
+        digits => digits.parse().ok().filter(|w| *w <= 256).ok_or_else(|| {
+            format!("`%({name}){flags}{conversion}` has a width that cannot be read")
+        })?,
     };
     match conversion {
         "s" => {}
@@ -51,7 +53,11 @@ fn format_value(name: &str, value: &str, flags: &str, conversion: &str) -> Resul
                 .parse::<i64>()
                 .map_err(|_| format!("`%({name}){flags}d` needs a number and got `{value}`"))?;
         }
-        other => return Err(format!("`%({name}){flags}{other}`: the conversion `{other}` is not supported, use s or d")),
+        other => {
+            return Err(format!(
+                "`%({name}){flags}{other}`: the conversion `{other}` is not supported, use s or d"
+            ));
+        }
     }
     Ok(match (left, zero && conversion != "s") {
         (true, _) => format!("{value:<width$}"),
@@ -66,12 +72,24 @@ mod tests {
 
     #[test]
     fn conversions() {
-        let names = BTreeMap::from([("process_num".to_owned(), "7".to_owned()), ("ENV_A".to_owned(), "x y".to_owned())]);
+        let names = BTreeMap::from([
+            ("process_num".to_owned(), "7".to_owned()),
+            ("ENV_A".to_owned(), "x y".to_owned()),
+        ]);
         let ok = |text| expand(text, &names).unwrap();
         assert_eq!(ok("w_%(process_num)02d"), "w_07");
         assert_eq!(ok("100%% %(ENV_A)s"), "100% x y");
         assert_eq!(ok("[%(ENV_A)5s]"), "[  x y]");
-        for bad in ["%x", "%(nope)s", "%(ENV_B)s", "%(ENV_A)d", "%(ENV_A)", "%(ENV_A", "%(process_num)999999999d", "%"] {
+        for bad in [
+            "%x",
+            "%(nope)s",
+            "%(ENV_B)s",
+            "%(ENV_A)d",
+            "%(ENV_A)",
+            "%(ENV_A",
+            "%(process_num)999999999d",
+            "%",
+        ] {
             assert!(expand(bad, &names).is_err(), "{bad}");
         }
     }

@@ -11,7 +11,11 @@ pub(super) struct Section {
 
 impl Section {
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.options.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+        self.options
+            .iter()
+            .rev()
+            .find(|(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -44,14 +48,19 @@ pub(super) fn read(path: &str, text: &str) -> Result<Vec<Section>, Error> {
             continue;
         }
         if let Some(rest) = body.strip_prefix('[') {
-            let name = rest
-                .rsplit_once(']')
-                .map(|(name, _)| name)
-                .ok_or_else(|| Error::new(format!("{path}:{}", index + 1), format!("the section is not closed by `]`: {body}")))?;
+            let name = rest.rsplit_once(']').map(|(name, _)| name).ok_or_else(|| {
+                Error::new(
+                    format!("{path}:{}", index + 1),
+                    format!("the section is not closed by `]`: {body}"),
+                )
+            })?;
             current = Some(match sections.iter().position(|s| s.name == name) {
                 Some(at) => at,
                 None => {
-                    sections.push(Section { name: name.to_owned(), options: Vec::new() });
+                    sections.push(Section {
+                        name: name.to_owned(),
+                        options: Vec::new(),
+                    });
                     sections.len() - 1
                 }
             });
@@ -60,10 +69,16 @@ pub(super) fn read(path: &str, text: &str) -> Result<Vec<Section>, Error> {
         }
         let place = || format!("{path}:{}", index + 1);
         let Some(at) = current else {
-            return Err(Error::new(place(), format!("it stands before the first [section]: {body}")));
+            return Err(Error::new(
+                place(),
+                format!("it stands before the first [section]: {body}"),
+            ));
         };
         let Some(split) = body.find(['=', ':']) else {
-            return Err(Error::new(place(), format!("it is neither a section nor `key = value`: {body}")));
+            return Err(Error::new(
+                place(),
+                format!("it is neither a section nor `key = value`: {body}"),
+            ));
         };
         let key = body[..split].trim().to_ascii_lowercase();
         let value = body[split + 1..].trim().to_owned();
@@ -105,7 +120,10 @@ mod tests {
         let text = "; top\n[program:x]\nCommand = /bin/a ; inline\n  --flag=1;2\n# no\n  --more\nuser: bob\n[include]\nfiles = a b\n";
         let sections = read("f", text).unwrap();
         assert_eq!(sections[0].name, "program:x");
-        assert_eq!(sections[0].get("command"), Some("/bin/a\n--flag=1;2\n--more"));
+        assert_eq!(
+            sections[0].get("command"),
+            Some("/bin/a\n--flag=1;2\n--more")
+        );
         assert_eq!(sections[0].get("user"), Some("bob"));
         assert_eq!(sections[1].get("files"), Some("a b"));
     }

@@ -31,15 +31,24 @@ impl File<'_> {
 
 /// Keys whose effect is another one in a box: all output goes to the container's log.
 const LOG_KEYS: &[&str] = &[
-    "redirect_stderr", "stdout_logfile", "stderr_logfile", "stdout_logfile_maxbytes",
-    "stdout_logfile_backups", "stderr_logfile_maxbytes", "stderr_logfile_backups",
-    "stdout_syslog", "stderr_syslog",
+    "redirect_stderr",
+    "stdout_logfile",
+    "stderr_logfile",
+    "stdout_logfile_maxbytes",
+    "stdout_logfile_backups",
+    "stderr_logfile_maxbytes",
+    "stderr_logfile_backups",
+    "stdout_syslog",
+    "stderr_syslog",
 ];
 
 /// Keys that are accepted and change nothing.
 const NOT_APPLIED: &[&str] = &[
-    "stdout_capture_maxbytes", "stderr_capture_maxbytes", "stdout_events_enabled",
-    "stderr_events_enabled", "serverurl",
+    "stdout_capture_maxbytes",
+    "stderr_capture_maxbytes",
+    "stdout_events_enabled",
+    "stderr_events_enabled",
+    "serverurl",
 ];
 
 /// The glob patterns of [include], absolute or relative to the file's directory made so.
@@ -47,7 +56,10 @@ const NOT_APPLIED: &[&str] = &[
 /// # Errors
 ///
 /// A file that is no ini file, or a pattern that needs a variable which is not set.
-pub fn includes(file: File<'_>, environment: &BTreeMap<String, String>) -> Result<Vec<String>, Error> {
+pub fn includes(
+    file: File<'_>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Vec<String>, Error> {
     let sections = ini::read(file.path, file.text)?;
     let names = base_names(file, environment);
     let mut out = Vec::new();
@@ -74,7 +86,10 @@ pub fn includes(file: File<'_>, environment: &BTreeMap<String, String>) -> Resul
 /// # Errors
 ///
 /// The first program that cannot be run, named with its file and key.
-pub fn parse(files: &[File<'_>], environment: &BTreeMap<String, String>) -> Result<Parsed<Vec<Service>>, Error> {
+pub fn parse(
+    files: &[File<'_>],
+    environment: &BTreeMap<String, String>,
+) -> Result<Parsed<Vec<Service>>, Error> {
     let mut warnings = Vec::new();
     let mut not_applied = Vec::new();
     let mut sections = Vec::new();
@@ -91,7 +106,9 @@ pub fn parse(files: &[File<'_>], environment: &BTreeMap<String, String>) -> Resu
             report_section(file, section, &mut warnings);
             continue;
         };
-        let group = groups.iter().find(|g| g.programs.iter().any(|p| p == program));
+        let group = groups
+            .iter()
+            .find(|g| g.programs.iter().any(|p| p == program));
         let reader = Program {
             place: format!("{}: [{}]", file.path, section.name),
             file: *file,
@@ -102,7 +119,10 @@ pub fn parse(files: &[File<'_>], environment: &BTreeMap<String, String>) -> Resu
         };
         for service in reader.services(environment, &mut warnings, &mut not_applied)? {
             if services.iter().any(|other| other.name == service.name) {
-                return Err(Error::new(reader.place, format!("the process `{}` is defined twice", service.name)));
+                return Err(Error::new(
+                    reader.place,
+                    format!("the process `{}` is defined twice", service.name),
+                ));
             }
             services.push(service);
         }
@@ -110,21 +130,31 @@ pub fn parse(files: &[File<'_>], environment: &BTreeMap<String, String>) -> Resu
     for group in &groups {
         for program in &group.programs {
             if !services.iter().any(|s| s.aliases.contains(program)) {
-                warnings.push(format!("[group:{}] names the program `{program}`, which does not exist", group.name));
+                warnings.push(format!(
+                    "[group:{}] names the program `{program}`, which does not exist",
+                    group.name
+                ));
             }
         }
     }
-    Ok(Parsed { value: services, warnings, not_applied })
+    Ok(Parsed {
+        value: services,
+        warnings,
+        not_applied,
+    })
 }
 
 fn report_section(file: &File<'_>, section: &Section, warnings: &mut Vec<String>) {
     let kind = section.name.split(':').next().unwrap_or_default();
     match kind {
         // The box's own supervisor takes their place.
-        "supervisord" | "supervisorctl" | "unix_http_server" | "inet_http_server" | "rpcinterface" | "include" | "group"
-        | "ctlplugin" => {}
+        "supervisord" | "supervisorctl" | "unix_http_server" | "inet_http_server"
+        | "rpcinterface" | "include" | "group" | "ctlplugin" => {}
         "eventlistener" | "fcgi-program" => {
-            warnings.push(format!("{}: [{}] is not supported and is not started", file.path, section.name));
+            warnings.push(format!(
+                "{}: [{}] is not supported and is not started",
+                file.path, section.name
+            ));
         }
         _ => warnings.push(format!("{}: unknown section [{}]", file.path, section.name)),
     }
@@ -149,17 +179,25 @@ impl Defaults {
             let place = |key: &str| format!("{}: [supervisord] {key}", file.path);
             let names = base_names(*file, environment);
             if let Some(value) = section.get("environment") {
-                let value = expand::expand(value, &names).map_err(|r| Error::new(place("environment"), r))?;
-                defaults.environment = shell::pairs(&value).map_err(|r| Error::new(place("environment"), r))?;
+                let value = expand::expand(value, &names)
+                    .map_err(|r| Error::new(place("environment"), r))?;
+                defaults.environment =
+                    shell::pairs(&value).map_err(|r| Error::new(place("environment"), r))?;
             }
             if let Some(value) = section.get("umask") {
                 match octal(value) {
                     Some(mask) => defaults.umask = Some(mask & 0o777),
-                    None => warnings.push(format!("{}: `{value}` is not an octal mask", place("umask"))),
+                    None => warnings.push(format!(
+                        "{}: `{value}` is not an octal mask",
+                        place("umask")
+                    )),
                 }
             }
             // `user=root` says that supervisord itself stays root, which it does anyway.
-            defaults.user = section.get("user").filter(|user| *user != "root").map(str::to_owned);
+            defaults.user = section
+                .get("user")
+                .filter(|user| *user != "root")
+                .map(str::to_owned);
         }
         Ok(defaults)
     }
@@ -177,12 +215,19 @@ fn groups(sections: &[(File<'_>, Section)]) -> Result<Vec<Group>, Error> {
         let Some(name) = section.name.strip_prefix("group:") else {
             continue;
         };
-        let programs = section
-            .get("programs")
-            .ok_or_else(|| Error::new(format!("{}: [{}]", file.path, section.name), "it has no `programs`"))?;
+        let programs = section.get("programs").ok_or_else(|| {
+            Error::new(
+                format!("{}: [{}]", file.path, section.name),
+                "it has no `programs`",
+            )
+        })?;
         out.push(Group {
             name: name.trim().to_owned(),
-            programs: programs.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect(),
+            programs: programs
+                .split(',')
+                .map(|p| p.trim().to_owned())
+                .filter(|p| !p.is_empty())
+                .collect(),
             priority: section.get("priority").and_then(|p| p.parse().ok()),
         });
     }
@@ -190,8 +235,10 @@ fn groups(sections: &[(File<'_>, Section)]) -> Result<Vec<Group>, Error> {
 }
 
 fn base_names(file: File<'_>, environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut names: BTreeMap<String, String> =
-        environment.iter().map(|(k, v)| (format!("ENV_{k}"), v.clone())).collect();
+    let mut names: BTreeMap<String, String> = environment
+        .iter()
+        .map(|(k, v)| (format!("ENV_{k}"), v.clone()))
+        .collect();
     names.insert("here".to_owned(), file.here().to_owned());
     if let Some(host) = environment.get("HOSTNAME") {
         names.insert("host_node_name".to_owned(), host.clone());
@@ -226,7 +273,8 @@ impl Program<'_> {
     fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
         match self.section.get(key) {
             None => Ok(default),
-            Some(value) => boolean(value).ok_or_else(|| self.error(key, format!("`{value}` is neither true nor false"))),
+            Some(value) => boolean(value)
+                .ok_or_else(|| self.error(key, format!("`{value}` is neither true nor false"))),
         }
     }
 
@@ -239,7 +287,10 @@ impl Program<'_> {
         self.report_keys(warnings, not_applied);
         let numprocs: u32 = self.number("numprocs", 1)?;
         if numprocs > 1000 {
-            return Err(self.error("numprocs", format!("{numprocs} processes are more than the 1000 that are allowed")));
+            return Err(self.error(
+                "numprocs",
+                format!("{numprocs} processes are more than the 1000 that are allowed"),
+            ));
         }
         let first: u32 = self.number("numprocs_start", 0)?;
         let group = self.group.map_or(self.program, |g| g.name.as_str());
@@ -248,24 +299,42 @@ impl Program<'_> {
             names.insert(name.to_owned(), value.to_owned());
         }
         names.insert("numprocs".to_owned(), numprocs.to_string());
-        let template = self.section.get("process_name").unwrap_or("%(program_name)s");
+        let template = self
+            .section
+            .get("process_name")
+            .unwrap_or("%(program_name)s");
         if numprocs > 1 && !template.contains("process_num") {
-            return Err(self.error("process_name", "with numprocs above 1 it must hold %(process_num)"));
+            return Err(self.error(
+                "process_name",
+                "with numprocs above 1 it must hold %(process_num)",
+            ));
         }
         let mut out = Vec::new();
         for number in 0..numprocs {
-            names.insert("process_num".to_owned(), first.saturating_add(number).to_string());
+            names.insert(
+                "process_num".to_owned(),
+                first.saturating_add(number).to_string(),
+            );
             let process = self.expand("process_name", template, &names)?;
             out.push(self.service(&process, group, &names)?);
         }
         Ok(out)
     }
 
-    fn expand(&self, key: &str, value: &str, names: &BTreeMap<String, String>) -> Result<String, Error> {
+    fn expand(
+        &self,
+        key: &str,
+        value: &str,
+        names: &BTreeMap<String, String>,
+    ) -> Result<String, Error> {
         expand::expand(value, names).map_err(|reason| self.error(key, reason))
     }
 
-    fn optional(&self, key: &str, names: &BTreeMap<String, String>) -> Result<Option<String>, Error> {
+    fn optional(
+        &self,
+        key: &str,
+        names: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, Error> {
         self.section
             .get(key)
             .filter(|value| !value.is_empty())
@@ -273,7 +342,12 @@ impl Program<'_> {
             .transpose()
     }
 
-    fn service(&self, process: &str, group: &str, names: &BTreeMap<String, String>) -> Result<Service, Error> {
+    fn service(
+        &self,
+        process: &str,
+        group: &str,
+        names: &BTreeMap<String, String>,
+    ) -> Result<Service, Error> {
         let line = self
             .optional("command", names)?
             .ok_or_else(|| self.error("command", "it is missing, so there is nothing to run"))?;
@@ -281,7 +355,11 @@ impl Program<'_> {
         if words.is_empty() {
             return Err(self.error("command", "it is empty, so there is nothing to run"));
         }
-        let name = if process == group { process.to_owned() } else { format!("{group}:{process}") };
+        let name = if process == group {
+            process.to_owned()
+        } else {
+            format!("{group}:{process}")
+        };
         let mut aliases = Vec::new();
         for alias in [process, self.program, group] {
             if alias != name && !aliases.iter().any(|a| a == alias) {
@@ -298,11 +376,16 @@ impl Program<'_> {
         environment.push(("SUPERVISOR_PROCESS_NAME".to_owned(), process.to_owned()));
         environment.push(("SUPERVISOR_GROUP_NAME".to_owned(), group.to_owned()));
         if let Some(text) = self.optional("environment", names)? {
-            environment.extend(shell::pairs(&text).map_err(|reason| self.error("environment", reason))?);
+            environment
+                .extend(shell::pairs(&text).map_err(|reason| self.error("environment", reason))?);
         }
         let umask = match self.section.get("umask") {
             None => self.defaults.umask.unwrap_or(0o022),
-            Some(mask) => octal(mask).ok_or_else(|| self.error("umask", format!("`{mask}` is not an octal mask")))? & 0o777,
+            Some(mask) => {
+                octal(mask)
+                    .ok_or_else(|| self.error("umask", format!("`{mask}` is not an octal mask")))?
+                    & 0o777
+            }
         };
         let own: i32 = self.number("priority", 999)?;
         Ok(Service {
@@ -310,24 +393,39 @@ impl Program<'_> {
             aliases,
             description: String::new(),
             origin: Origin::Program,
-            kind: Kind::Simple { settle: Duration::from_secs(self.number::<u32>("startsecs", 1)?.into()) },
+            kind: Kind::Simple {
+                settle: Duration::from_secs(self.number::<u32>("startsecs", 1)?.into()),
+            },
             autostart: self.flag("autostart", true)?,
             // Groups are ordered first, programs within them second.
-            priority: self.group.and_then(|g| g.priority).unwrap_or(own).saturating_mul(1000).saturating_add(own),
+            priority: self
+                .group
+                .and_then(|g| g.priority)
+                .unwrap_or(own)
+                .saturating_mul(1000)
+                .saturating_add(own),
             conditions: Vec::new(),
             commands: Commands {
-                start: vec![Command { words, ..Command::default() }],
+                start: vec![Command {
+                    words,
+                    ..Command::default()
+                }],
                 ..Commands::default()
             },
             identity: Identity {
-                user: self.optional("user", names)?.or_else(|| self.defaults.user.clone()),
+                user: self
+                    .optional("user", names)?
+                    .or_else(|| self.defaults.user.clone()),
                 ..Identity::default()
             },
             environment,
             environment_files: Vec::new(),
             working_directory: self
                 .optional("directory", names)?
-                .map(|path| WorkingDirectory { path, optional: false }),
+                .map(|path| WorkingDirectory {
+                    path,
+                    optional: false,
+                }),
             directories: Vec::new(),
             umask,
             nice: None,
@@ -346,13 +444,26 @@ impl Program<'_> {
             ("unexpected", _) => RestartWhen::OnFailure,
             (_, Some(true)) => RestartWhen::Always,
             (_, Some(false)) => RestartWhen::Never,
-            _ => return Err(self.error("autorestart", format!("`{value}` is none of true, false, unexpected"))),
+            _ => {
+                return Err(self.error(
+                    "autorestart",
+                    format!("`{value}` is none of true, false, unexpected"),
+                ));
+            }
         };
         let mut success_codes = Vec::new();
-        for code in self.section.get("exitcodes").unwrap_or("0").split(',').map(str::trim).filter(|c| !c.is_empty()) {
+        for code in self
+            .section
+            .get("exitcodes")
+            .unwrap_or("0")
+            .split(',')
+            .map(str::trim)
+            .filter(|c| !c.is_empty())
+        {
             success_codes.push(
-                code.parse()
-                    .map_err(|_| self.error("exitcodes", format!("`{code}` is not an exit code")))?,
+                code.parse().map_err(|_| {
+                    self.error("exitcodes", format!("`{code}` is not an exit code"))
+                })?,
             );
         }
         Ok(Restart {
@@ -368,29 +479,54 @@ impl Program<'_> {
 
     fn stopping(&self) -> Result<Stopping, Error> {
         let signal = self.section.get("stopsignal").unwrap_or("TERM");
-        let signal = signal_number(signal).ok_or_else(|| self.error("stopsignal", format!("`{signal}` is not a signal")))?;
+        let signal = signal_number(signal)
+            .ok_or_else(|| self.error("stopsignal", format!("`{signal}` is not a signal")))?;
         let as_group = self.flag("stopasgroup", false)?;
         // What is left is killed in any case; the key is only checked.
         self.flag("killasgroup", as_group)?;
         Ok(Stopping {
             signal,
-            scope: if as_group { StopScope::All } else { StopScope::Main },
-            timeout: Some(Duration::from_secs(self.number::<u32>("stopwaitsecs", 10)?.into())),
+            scope: if as_group {
+                StopScope::All
+            } else {
+                StopScope::Main
+            },
+            timeout: Some(Duration::from_secs(
+                self.number::<u32>("stopwaitsecs", 10)?.into(),
+            )),
         })
     }
 
     fn report_keys(&self, warnings: &mut Vec<String>, not_applied: &mut Vec<String>) {
         const KNOWN: &[&str] = &[
-            "command", "process_name", "numprocs", "numprocs_start", "directory", "user", "environment", "autostart",
-            "autorestart", "exitcodes", "startsecs", "startretries", "stopsignal", "stopwaitsecs", "stopasgroup",
-            "killasgroup", "umask", "priority",
+            "command",
+            "process_name",
+            "numprocs",
+            "numprocs_start",
+            "directory",
+            "user",
+            "environment",
+            "autostart",
+            "autorestart",
+            "exitcodes",
+            "startsecs",
+            "startretries",
+            "stopsignal",
+            "stopwaitsecs",
+            "stopasgroup",
+            "killasgroup",
+            "umask",
+            "priority",
         ];
         for (key, value) in &self.section.options {
             let key = key.as_str();
             if NOT_APPLIED.contains(&key) {
                 not_applied.push(format!("[{}] {key}", self.section.name));
             } else if key.ends_with("_logfile") && !relayed(value) {
-                not_applied.push(format!("[{}] {key}={value}: its output goes to the container's log", self.section.name));
+                not_applied.push(format!(
+                    "[{}] {key}={value}: its output goes to the container's log",
+                    self.section.name
+                ));
             } else if !KNOWN.contains(&key) && !LOG_KEYS.contains(&key) {
                 warnings.push(format!("{}: unknown key `{key}`", self.place));
             }
@@ -400,8 +536,10 @@ impl Program<'_> {
 
 /// Whether the container's log is what the author of a `stdout_logfile` meant anyway.
 fn relayed(value: &str) -> bool {
-    matches!(value.to_ascii_uppercase().as_str(), "AUTO" | "NONE" | "SYSLOG" | "")
-        || value.starts_with("/dev/")
+    matches!(
+        value.to_ascii_uppercase().as_str(),
+        "AUTO" | "NONE" | "SYSLOG" | ""
+    ) || value.starts_with("/dev/")
         || value.starts_with("/proc/self/fd/")
         || value.starts_with("/var/log/")
 }

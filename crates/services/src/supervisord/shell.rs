@@ -34,7 +34,9 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, String> {
                 }
             }
             '\\' => {
-                let c = chars.next().ok_or_else(|| format!("a backslash ends: {text}"))?;
+                let c = chars
+                    .next()
+                    .ok_or_else(|| format!("a backslash ends: {text}"))?;
                 word.get_or_insert_default().push(c);
             }
             c => word.get_or_insert_default().push(c),
@@ -92,7 +94,10 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(split(r#"/bin/sh -c "a \"b\" \n" 'c d' e\ f ''"#).unwrap(), ["/bin/sh", "-c", r#"a "b" \n"#, "c d", "e f", ""]);
+        assert_eq!(
+            split(r#"/bin/sh -c "a \"b\" \n" 'c d' e\ f ''"#).unwrap(),
+            ["/bin/sh", "-c", r#"a "b" \n"#, "c d", "e f", ""]
+        );
         assert!(split("a 'b").is_err());
         assert!(split("a \\").is_err());
     }

@@ -78,7 +78,14 @@ mod tests {
     fn debian_defaults() {
         let text = "# comment\nA=1\n B = two words  \nC=\"x \\\"y\\\"\" \nexport D='$q'\n;no\nbad line\nE=a\\\nb\nF=\n";
         let got = environment_file(text);
-        let want = [("A", "1"), ("B", "two words"), ("C", "x \"y\""), ("D", "$q"), ("E", "ab"), ("F", "")];
+        let want = [
+            ("A", "1"),
+            ("B", "two words"),
+            ("C", "x \"y\""),
+            ("D", "$q"),
+            ("E", "ab"),
+            ("F", ""),
+        ];
         assert_eq!(got, want.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 }

@@ -58,8 +58,14 @@ mod tests {
     #[test]
     fn continuation_skips_comments_and_joins_with_a_space() {
         let mut warnings = Vec::new();
-        let got = read("[S]\nA = one\\\n# not me\n  two\n;c\nB=\nnonsense\n", &mut warnings);
-        let pairs: Vec<_> = got.iter().map(|a| (a.key.as_str(), a.value.as_str())).collect();
+        let got = read(
+            "[S]\nA = one\\\n# not me\n  two\n;c\nB=\nnonsense\n",
+            &mut warnings,
+        );
+        let pairs: Vec<_> = got
+            .iter()
+            .map(|a| (a.key.as_str(), a.value.as_str()))
+            .collect();
         assert_eq!(pairs, [("A", "one   two"), ("B", "")]);
         assert_eq!(warnings, ["line 7: not an assignment: nonsense"]);
     }

@@ -14,26 +14,103 @@ use crate::{
 /// Understood, without effect in a box: the container is the sandbox, or nobody is there
 /// to use it. Prefixes, so that a newer key of the same family is not reported as a typo.
 const NOT_APPLIED: &[&str] = &[
-    "AmbientCapabilities", "AppArmorProfile", "AssertPath", "Bind", "BlockIO", "CPU",
-    "Capabilit", "Condition", "ConfigurationDirectory", "Coredump", "DefaultDependencies",
-    "DeviceAllow", "DevicePolicy", "Delegate", "DynamicUser", "ExecPaths", "FailureAction",
-    "FileDescriptorStoreMax", "FinalKillSignal", "GuessMainPID", "IO", "IP", "IgnoreSIGPIPE",
-    "InaccessiblePaths", "JobTimeout", "KeyringMode", "LimitRTTIME", "LoadCredential",
-    "LockPersonality", "LogRateLimit", "Memory", "Mount", "NUMA", "NetworkNamespacePath",
-    "NoExecPaths", "NoNewPrivileges", "NonBlocking", "NotifyAccess", "OOMPolicy", "OnFailure",
-    "OnSuccess", "OwnUser", "PAMName", "PassEnvironment", "Personality", "Private", "ProcSubset",
-    "Protect", "ReadOnly", "ReadWrite", "RefuseManual", "RemoveIPC", "ReloadSignal",
-    "RestartForceExitStatus", "Restrict", "Root", "SELinuxContext", "SecureBits", "SendSIG",
-    "Slice", "SmackProcessLabel", "Sockets", "Standard", "StartLimitAction", "SuccessAction",
-    "Syslog", "SystemCall", "TTY", "Tasks", "TemporaryFileSystem", "TimeoutAbort", "TimerSlack",
-    "UnsetEnvironment", "UtmpIdentifier", "UtmpMode", "Watchdog", "X-",
+    "AmbientCapabilities",
+    "AppArmorProfile",
+    "AssertPath",
+    "Bind",
+    "BlockIO",
+    "CPU",
+    "Capabilit",
+    "Condition",
+    "ConfigurationDirectory",
+    "Coredump",
+    "DefaultDependencies",
+    "DeviceAllow",
+    "DevicePolicy",
+    "Delegate",
+    "DynamicUser",
+    "ExecPaths",
+    "FailureAction",
+    "FileDescriptorStoreMax",
+    "FinalKillSignal",
+    "GuessMainPID",
+    "IO",
+    "IP",
+    "IgnoreSIGPIPE",
+    "InaccessiblePaths",
+    "JobTimeout",
+    "KeyringMode",
+    "LimitRTTIME",
+    "LoadCredential",
+    "LockPersonality",
+    "LogRateLimit",
+    "Memory",
+    "Mount",
+    "NUMA",
+    "NetworkNamespacePath",
+    "NoExecPaths",
+    "NoNewPrivileges",
+    "NonBlocking",
+    "NotifyAccess",
+    "OOMPolicy",
+    "OnFailure",
+    "OnSuccess",
+    "OwnUser",
+    "PAMName",
+    "PassEnvironment",
+    "Personality",
+    "Private",
+    "ProcSubset",
+    "Protect",
+    "ReadOnly",
+    "ReadWrite",
+    "RefuseManual",
+    "RemoveIPC",
+    "ReloadSignal",
+    "RestartForceExitStatus",
+    "Restrict",
+    "Root",
+    "SELinuxContext",
+    "SecureBits",
+    "SendSIG",
+    "Slice",
+    "SmackProcessLabel",
+    "Sockets",
+    "Standard",
+    "StartLimitAction",
+    "SuccessAction",
+    "Syslog",
+    "SystemCall",
+    "TTY",
+    "Tasks",
+    "TemporaryFileSystem",
+    "TimeoutAbort",
+    "TimerSlack",
+    "UnsetEnvironment",
+    "UtmpIdentifier",
+    "UtmpMode",
+    "Watchdog",
+    "X-",
 ];
 
 /// About the unit, for people and other unit types; nothing is lost without them.
 const INFORMATION: &[&str] = &[
-    "Documentation", "SourcePath", "PartOf", "Conflicts", "RequiresMountsFor", "RequisiteOf",
-    "Requisite", "StopWhenUnneeded", "IgnoreOnIsolate", "AllowIsolate", "PropagatesReloadTo",
-    "BusName", "StopPropagatedFrom", "Upholds", "CollectMode", "JoinsNamespaceOf",
+    "Documentation",
+    "SourcePath",
+    "PartOf",
+    "Conflicts",
+    "RequiresMountsFor",
+    "RequisiteOf",
+    "Requisite",
+    "StopWhenUnneeded",
+    "IgnoreOnIsolate",
+    "AllowIsolate",
+    "PropagatesReloadTo",
+    "BusName",
+    "StopPropagatedFrom",
+    "Upholds",
+    "CollectMode",
+    "JoinsNamespaceOf",
 ];
 
 /// Reads the unit `name` (`redis-server.service`, `app@1.service`).
@@ -171,7 +248,11 @@ impl<'a> Reader<'a> {
     }
 
     fn assign(&mut self, assignment: &Assignment) -> Result<(), Error> {
-        let Assignment { section, key, value } = assignment;
+        let Assignment {
+            section,
+            key,
+            value,
+        } = assignment;
         match section.as_str() {
             "Unit" => self.unit(key, value),
             "Service" => {
@@ -217,9 +298,14 @@ impl<'a> Reader<'a> {
                     Some(path) => (false, path.trim_start()),
                     None => (true, value.as_str()),
                 };
-                self.service.conditions.push(Condition { path: path.to_owned(), exists });
+                self.service.conditions.push(Condition {
+                    path: path.to_owned(),
+                    exists,
+                });
             }
-            "StartLimitIntervalSec" | "StartLimitInterval" | "StartLimitBurst" => self.start_limit(key, value),
+            "StartLimitIntervalSec" | "StartLimitInterval" | "StartLimitBurst" => {
+                self.start_limit(key, value)
+            }
             _ => self.other(key),
         }
     }
@@ -261,7 +347,8 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         match key {
-            "ExecStartPre" | "ExecStart" | "ExecStartPost" | "ExecReload" | "ExecStop" | "ExecStopPost" => {
+            "ExecStartPre" | "ExecStart" | "ExecStartPost" | "ExecReload" | "ExecStop"
+            | "ExecStopPost" => {
                 let commands = self.commands(key, value)?;
                 let all = &mut self.service.commands;
                 let list = match key {
@@ -275,14 +362,22 @@ impl<'a> Reader<'a> {
                 extend(list, commands, value);
             }
             // `service_` keys that the [Unit] section took over in 2016.
-            "StartLimitInterval" | "StartLimitIntervalSec" | "StartLimitBurst" => self.start_limit(key, value),
+            "StartLimitInterval" | "StartLimitIntervalSec" | "StartLimitBurst" => {
+                self.start_limit(key, value)
+            }
             "Type" => self.type_ = value.to_owned(),
-            "PIDFile" => self.pid_file = (!value.is_empty()).then(|| absolute_run(&self.specifiers(value))),
+            "PIDFile" => {
+                self.pid_file = (!value.is_empty()).then(|| absolute_run(&self.specifiers(value)))
+            }
             "User" => self.service.identity.user = self.optional(value),
             "Group" => self.service.identity.group = self.optional(value),
             "SupplementaryGroups" => {
                 let groups = self.words(key, value);
-                extend(&mut self.service.identity.supplementary_groups, groups, value);
+                extend(
+                    &mut self.service.identity.supplementary_groups,
+                    groups,
+                    value,
+                );
             }
             "Environment" => {
                 let mut pairs = Vec::new();
@@ -299,7 +394,9 @@ impl<'a> Reader<'a> {
                     self.service.environment_files.clear();
                 } else {
                     let (optional, path) = dashed(self.specifiers(value));
-                    self.service.environment_files.push(EnvironmentFile { path, optional });
+                    self.service
+                        .environment_files
+                        .push(EnvironmentFile { path, optional });
                 }
             }
             "WorkingDirectory" => {
@@ -328,7 +425,11 @@ impl<'a> Reader<'a> {
                 "on-abnormal" | "on-abort" | "on-watchdog" => {
                     self.service.restart.when = RestartWhen::OnAbnormal;
                 }
-                _ => self.unreadable(key, value, "no, always, on-success, on-failure, on-abnormal"),
+                _ => self.unreadable(
+                    key,
+                    value,
+                    "no, always, on-success, on-failure, on-abnormal",
+                ),
             },
             "RestartSec" => match time::span(value) {
                 Some(delay) => self.service.restart.delay = delay,
@@ -359,7 +460,13 @@ impl<'a> Reader<'a> {
             "PermissionsStartOnly" => {
                 if boolean(value) == Some(true) {
                     let all = &mut self.service.commands;
-                    for list in [&mut all.start_pre, &mut all.start_post, &mut all.reload, &mut all.stop, &mut all.stop_post] {
+                    for list in [
+                        &mut all.start_pre,
+                        &mut all.start_post,
+                        &mut all.reload,
+                        &mut all.stop,
+                        &mut all.stop_post,
+                    ] {
                         for command in list.iter_mut() {
                             command.privileged = true;
                         }
@@ -411,7 +518,11 @@ impl<'a> Reader<'a> {
         match (limit_value(soft), limit_value(hard)) {
             (Some(soft), Some(hard)) => {
                 self.service.limits.retain(|l| l.resource != resource);
-                self.service.limits.push(Limit { resource, soft, hard });
+                self.service.limits.push(Limit {
+                    resource,
+                    soft,
+                    hard,
+                });
             }
             _ => self.unreadable(key, value, "a number, a size or infinity"),
         }
@@ -466,13 +577,17 @@ impl<'a> Reader<'a> {
 
     /// Several commands may stand on one line, separated by a lone `;`.
     fn commands(&mut self, key: &str, value: &str) -> Result<Vec<Command>, Error> {
-        let split = words::split(value).map_err(|reason| Error::new(self.name, format!("{key}=: {reason}")))?;
+        let split = words::split(value)
+            .map_err(|reason| Error::new(self.name, format!("{key}=: {reason}")))?;
         let mut out = Vec::new();
         for words in split.split(|word| word == ";") {
             let Some((first, rest)) = words.split_first() else {
                 continue;
             };
-            let mut command = Command { expand: true, ..Command::default() };
+            let mut command = Command {
+                expand: true,
+                ..Command::default()
+            };
             let program = first.trim_start_matches(['@', '-', ':', '+', '!', '|']);
             for prefix in first[..first.len() - program.len()].chars() {
                 match prefix {
@@ -484,7 +599,10 @@ impl<'a> Reader<'a> {
                 }
             }
             if program.is_empty() {
-                return Err(Error::new(self.name, format!("{key}= names no program: {value}")));
+                return Err(Error::new(
+                    self.name,
+                    format!("{key}= names no program: {value}"),
+                ));
             }
             command.words.push(self.specifiers(program));
             let mut rest = rest.iter();
@@ -505,7 +623,10 @@ impl<'a> Reader<'a> {
         if !text.contains('%') {
             return text.to_owned();
         }
-        let stem = self.name.rsplit_once('.').map_or(self.name, |(stem, _)| stem);
+        let stem = self
+            .name
+            .rsplit_once('.')
+            .map_or(self.name, |(stem, _)| stem);
         let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
         let mut out = String::with_capacity(text.len());
         let mut chars = text.chars();
@@ -533,7 +654,9 @@ impl<'a> Reader<'a> {
                 Some('u') => out.push_str("root"),
                 Some('U') => out.push('0'),
                 Some(other) => {
-                    self.warn(format!("the specifier %{other} is not known and stays as it is"));
+                    self.warn(format!(
+                        "the specifier %{other} is not known and stays as it is"
+                    ));
                     out.extend(['%', other]);
                 }
                 None => out.push('%'),
@@ -544,7 +667,10 @@ impl<'a> Reader<'a> {
 
     fn finish(mut self) -> Result<Parsed<Service>, Error> {
         if !self.has_service_section {
-            return Err(Error::new(self.name, "it has no [Service] section, so there is nothing to run"));
+            return Err(Error::new(
+                self.name,
+                "it has no [Service] section, so there is nothing to run",
+            ));
         }
         let commands = &self.service.commands;
         let type_ = match self.type_.as_str() {
@@ -559,32 +685,56 @@ impl<'a> Reader<'a> {
             "simple" | "exec" | "idle" => (Kind::Simple { settle }, None),
             "forking" => (Kind::Forking { pid_file }, None),
             "notify" => (Kind::Notify, None),
-            "notify-reload" => (Kind::Notify, Some("Type=notify-reload is treated as notify")),
+            "notify-reload" => (
+                Kind::Notify,
+                Some("Type=notify-reload is treated as notify"),
+            ),
             "oneshot" => (Kind::Oneshot, None),
-            "dbus" => (Kind::Simple { settle }, Some("Type=dbus is treated as simple: a box has no message bus")),
-            _ => (Kind::Simple { settle }, Some("Type= is not known and treated as simple")),
+            "dbus" => (
+                Kind::Simple { settle },
+                Some("Type=dbus is treated as simple: a box has no message bus"),
+            ),
+            _ => (
+                Kind::Simple { settle },
+                Some("Type= is not known and treated as simple"),
+            ),
         };
         if !oneshot && self.service.commands.start.len() != 1 {
             let count = self.service.commands.start.len();
             return Err(Error::new(
                 self.name,
-                format!("it has {count} ExecStart= commands; a service of Type={type_} has exactly one"),
+                format!(
+                    "it has {count} ExecStart= commands; a service of Type={type_} has exactly one"
+                ),
             ));
         }
         self.service.kind = kind;
         if let Some(odd) = odd {
             self.warn(odd.to_owned());
         }
-        self.service.start_timeout = self
-            .start_timeout
-            .unwrap_or(if oneshot { None } else { Some(Duration::from_secs(90)) });
+        self.service.start_timeout = self.start_timeout.unwrap_or(if oneshot {
+            None
+        } else {
+            Some(Duration::from_secs(90))
+        });
         for (kind, names) in std::mem::take(&mut self.directories) {
-            let mode = self.modes.iter().rev().find(|(k, _)| *k == kind).map_or(0o755, |(_, m)| *m);
+            let mode = self
+                .modes
+                .iter()
+                .rev()
+                .find(|(k, _)| *k == kind)
+                .map_or(0o755, |(_, m)| *m);
             for name in names {
                 // `name:link`, since systemd 250.
                 let name = name.split(':').next().unwrap_or_default().to_owned();
-                if name.is_empty() || name.starts_with('/') || name.split('/').any(|part| part == "..") {
-                    self.warn(format!("the directory `{name}` is ignored: it must be relative and stay below {}", kind.base()));
+                if name.is_empty()
+                    || name.starts_with('/')
+                    || name.split('/').any(|part| part == "..")
+                {
+                    self.warn(format!(
+                        "the directory `{name}` is ignored: it must be relative and stay below {}",
+                        kind.base()
+                    ));
                     continue;
                 }
                 self.service.directories.push(ManagedDirectory {
@@ -594,7 +744,11 @@ impl<'a> Reader<'a> {
                 });
             }
         }
-        Ok(Parsed { value: self.service, warnings: self.warnings, not_applied: self.not_applied })
+        Ok(Parsed {
+            value: self.service,
+            warnings: self.warnings,
+            not_applied: self.not_applied,
+        })
     }
 }
 
@@ -616,7 +770,11 @@ fn dashed(value: String) -> (bool, String) {
 
 /// A relative PIDFile= lies below /run.
 fn absolute_run(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("/run/{path}") }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/run/{path}")
+    }
 }
 
 /// A number with an optional binary suffix; `Some(None)` is infinity.
@@ -625,7 +783,9 @@ fn limit_value(text: &str) -> Option<Option<u64>> {
     if text == "infinity" {
         return Some(None);
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
     let factor = match &text[digits..] {
         "" => 1,

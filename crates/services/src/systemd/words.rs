@@ -77,8 +77,15 @@ mod tests {
     #[test]
     fn quotes_and_escapes() {
         assert_eq!(
-            split(r#"/usr/sbin/nginx -g 'daemon on; master_process on;' "a b"c \x41\s\073"#).unwrap(),
-            ["/usr/sbin/nginx", "-g", "daemon on; master_process on;", "a bc", "A ;"]
+            split(r#"/usr/sbin/nginx -g 'daemon on; master_process on;' "a b"c \x41\s\073"#)
+                .unwrap(),
+            [
+                "/usr/sbin/nginx",
+                "-g",
+                "daemon on; master_process on;",
+                "a bc",
+                "A ;"
+            ]
         );
         assert!(split("a 'b").is_err());
         assert_eq!(split(r"a\;b").unwrap(), [r"a\;b"]);

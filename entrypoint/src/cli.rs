@@ -1,0 +1,107 @@
+//! What was typed, as a verb.
+
+use std::path::PathBuf;
+
+use crate::exit::{Code, Failure, Result};
+use crate::settings::reference::Format;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    Start,
+    Help,
+    Settings(Format),
+    Check,
+    Render {
+        paths: Vec<String>,
+        show_secrets: bool,
+    },
+    Status {
+        json: bool,
+    },
+    Logs(Option<String>),
+    StartService(String),
+    StopService(String),
+    RestartService(String),
+    Health,
+    Version,
+    /// Not for people: one readiness check, see `supervise::probe`.
+    Probe(Vec<String>),
+    /// Anything else is a command to run with the configuration rendered.
+    Command(Vec<String>),
+}
+
+pub const HELP: &str = "\
+docker run IMAGE                     start everything
+docker run --rm IMAGE help           this text
+docker run --rm IMAGE settings       what can be set; --format text|markdown|json|env
+docker run --rm IMAGE check          whether the settings given are right
+docker run --rm IMAGE render [PATH…] the configuration files as they would be; --show-secrets
+docker run --rm IMAGE version        name and version
+docker run -it IMAGE COMMAND…        any other command, with the configuration rendered
+
+docker exec BOX tiffin status        the services and how they are; --json
+docker exec BOX tiffin logs [NAME]   their last lines
+docker exec BOX tiffin start NAME    likewise stop NAME, restart NAME
+docker exec BOX tiffin health        0 when all services are ready
+";
+
+/// `--root DIR` before the verb is for tests: the box's files are looked for below DIR.
+pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
+    let (root, words) = match arguments {
+        [option, root, rest @ ..] if option == "--root" => (PathBuf::from(root), rest),
+        _ => (PathBuf::from("/"), arguments),
+    };
+    let Some((verb, rest)) = words.split_first() else {
+        return Ok((root, Verb::Start));
+    };
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let usage = || {
+        Failure::new(
+            Code::Usage,
+            format!("cannot understand `{}`", words.join(" ")),
+        )
+        .hint("`help` lists what can be asked for")
+    };
+    let verb = match (verb.as_str(), &rest[..]) {
+        ("start", []) => Verb::Start,
+        ("start", [name]) => Verb::StartService((*name).to_owned()),
+        ("stop", [name]) => Verb::StopService((*name).to_owned()),
+        ("restart", [name]) => Verb::RestartService((*name).to_owned()),
+        ("help" | "--help" | "-h", []) => Verb::Help,
+        ("settings", []) => Verb::Settings(Format::Text),
+        ("settings", ["--format", format]) => Verb::Settings(match *format {
+            "text" => Format::Text,
+            "markdown" => Format::Markdown,
+            "json" => Format::Json,
+            "env" => Format::Env,
+            _ => return Err(usage()),
+        }),
+        ("check", []) => Verb::Check,
+        ("render", rest) => {
+            let (options, paths): (Vec<&str>, Vec<&str>) =
+                rest.iter().partition(|word| word.starts_with("--"));
+            if options.iter().any(|option| *option != "--show-secrets") {
+                return Err(usage());
+            }
+            Verb::Render {
+                paths: paths.into_iter().map(str::to_owned).collect(),
+                show_secrets: !options.is_empty(),
+            }
+        }
+        ("status", []) => Verb::Status { json: false },
+        ("status", ["--json"]) => Verb::Status { json: true },
+        ("logs", []) => Verb::Logs(None),
+        ("logs", [name]) => Verb::Logs(Some((*name).to_owned())),
+        ("health", []) => Verb::Health,
+        ("version" | "--version", []) => Verb::Version,
+        ("probe", rest) => Verb::Probe(rest.iter().map(|word| (*word).to_owned()).collect()),
+        (
+            "start" | "stop" | "restart" | "help" | "settings" | "check" | "status" | "logs"
+            | "health" | "version",
+            _,
+        ) => return Err(usage()),
+        (option, _) if option.starts_with('-') => return Err(usage()),
+        _ => Verb::Command(words.to_vec()),
+    };
+    Ok((root, verb))
+}

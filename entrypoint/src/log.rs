@@ -1,0 +1,195 @@
+//! Output: the entrypoint's own messages on stderr, the services' lines on stdout.
+//!
+//! Lines are relayed whole. What the reader of stdout has not taken yet waits in a queue;
+//! when that is long the services' pipes are not read, so that nothing is lost and the
+//! loop never blocks in a write.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+/// Longer lines are split.
+const LINE_LIMIT: usize = 1 << 20;
+/// Kept for `logs` and for the report of a service that was given up.
+const RING_LINES: usize = 200;
+const RING_BYTES: usize = 256 << 10;
+/// From here on the services have to wait.
+const QUEUE_LIMIT: usize = 4 << 20;
+/// What a pipe that poll(2) calls writable takes without blocking.
+const CHUNK: usize = 4096;
+
+/// `tiffin: message`, each line of it.
+pub fn say(message: &str) {
+    let mut text = String::new();
+    for line in message.lines() {
+        text.push_str("tiffin: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Cuts one service's output into lines and remembers the last ones.
+#[derive(Default)]
+pub struct Lines {
+    partial: Vec<u8>,
+    ring: VecDeque<(u64, Vec<u8>)>,
+    ring_bytes: usize,
+}
+
+impl Lines {
+    pub fn feed(&mut self, name: &str, bytes: &[u8], out: &mut Queue) {
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|b| *b == b'\n') {
+            let (line, after) = rest.split_at(at);
+            if self.partial.is_empty() {
+                self.line(name, line, out);
+            } else {
+                let mut whole = std::mem::take(&mut self.partial);
+                whole.extend_from_slice(line);
+                self.line(name, &whole, out);
+                whole.clear();
+                self.partial = whole;
+            }
+            rest = &after[1..];
+        }
+        self.partial.extend_from_slice(rest);
+        while self.partial.len() >= LINE_LIMIT {
+            let tail = self.partial.split_off(LINE_LIMIT);
+            let head = std::mem::replace(&mut self.partial, tail);
+            self.line(name, &head, out);
+        }
+    }
+
+    /// What the service wrote last without ending the line.
+    pub fn flush(&mut self, name: &str, out: &mut Queue) {
+        if !self.partial.is_empty() {
+            let line = std::mem::take(&mut self.partial);
+            self.line(name, &line, out);
+        }
+    }
+
+    fn line(&mut self, name: &str, line: &[u8], out: &mut Queue) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        out.push(name, line);
+        self.ring_bytes += line.len();
+        self.ring.push_back((out.sequence, line.to_vec()));
+        while self.ring.len() > RING_LINES || (self.ring_bytes > RING_BYTES && self.ring.len() > 1)
+        {
+            if let Some((_, old)) = self.ring.pop_front() {
+                self.ring_bytes -= old.len();
+            }
+        }
+    }
+
+    /// The last lines with their place among those of all services, oldest first.
+    pub fn recent(&self, count: usize) -> impl Iterator<Item = (u64, String)> + '_ {
+        let skip = self.ring.len().saturating_sub(count);
+        self.ring
+            .iter()
+            .skip(skip)
+            .map(|(at, line)| (*at, String::from_utf8_lossy(line).into_owned()))
+    }
+}
+
+/// What waits to be written to stdout.
+#[derive(Default)]
+pub struct Queue {
+    bytes: VecDeque<u8>,
+    sequence: u64,
+    /// Nobody reads stdout any more.
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&mut self, name: &str, line: &[u8]) {
+        self.sequence += 1;
+        if self.closed {
+            return;
+        }
+        self.bytes.extend(name.as_bytes());
+        self.bytes.extend(b" | ");
+        self.bytes.extend(line);
+        self.bytes.push_back(b'\n');
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() > QUEUE_LIMIT
+    }
+
+    /// Writes while stdout takes it without blocking.
+    pub fn drain(&mut self) {
+        let stdout = std::io::stdout();
+        let fd = stdout.as_fd();
+        while !self.bytes.is_empty() && writable(fd, 0) {
+            let (head, _) = self.bytes.as_slices();
+            let chunk = &head[..head.len().min(CHUNK)];
+            match rustix::io::write(fd, chunk) {
+                Ok(count) => drop(self.bytes.drain(..count)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(_) => {
+                    self.closed = true;
+                    self.bytes.clear();
+                }
+            }
+        }
+    }
+
+    /// At the end: everything, for as long as the reader takes something every 2 seconds.
+    pub fn finish(&mut self) {
+        let stdout = std::io::stdout();
+        while !self.bytes.is_empty() && writable(stdout.as_fd(), 2000) {
+            self.drain();
+        }
+    }
+}
+
+fn writable(fd: BorrowedFd<'_>, milliseconds: i64) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    let timeout = Timespec {
+        tv_sec: milliseconds / 1000,
+        tv_nsec: (milliseconds % 1000) * 1_000_000,
+    };
+    matches!(poll(&mut fds, Some(&timeout)), Ok(1..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(queue: &Queue) -> String {
+        String::from_utf8(queue.bytes.iter().copied().collect()).unwrap()
+    }
+
+    #[test]
+    fn lines_come_out_whole_and_the_last_one_when_flushed() {
+        let (mut lines, mut queue) = (Lines::default(), Queue::default());
+        lines.feed("web", b"on", &mut queue);
+        lines.feed("web", b"e\r\ntwo\nthr", &mut queue);
+        assert_eq!(text(&queue), "web | one\nweb | two\n");
+        lines.flush("web", &mut queue);
+        assert_eq!(text(&queue), "web | one\nweb | two\nweb | thr\n");
+    }
+
+    #[test]
+    fn a_long_line_is_split_and_the_ring_is_bounded() {
+        let (mut lines, mut queue) = (Lines::default(), Queue::default());
+        lines.feed("x", &vec![b'a'; 2 * LINE_LIMIT + 5], &mut queue);
+        lines.feed("x", b"\n", &mut queue);
+        assert_eq!(text(&queue).lines().count(), 3);
+        for i in 0..1000 {
+            lines.feed("x", format!("{i}\n").as_bytes(), &mut queue);
+        }
+        assert_eq!(
+            lines.recent(2).map(|(_, l)| l).collect::<Vec<_>>(),
+            ["998", "999"]
+        );
+        assert_eq!(lines.recent(usize::MAX).count(), RING_LINES);
+    }
+}

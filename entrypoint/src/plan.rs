@@ -1,0 +1,460 @@
+//! Units and programs of the box as services with their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use contract::{Contract, Ready, ServiceOverride, Unit};
+use services::{Service, supervisord, systemd};
+
+use crate::engine::Engine;
+use crate::exit::{Code, Failure, Result};
+use crate::root::Root;
+
+/// A service and what the recipe says about it.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    pub service: Service,
+    /// Indices of the services that must be ready first.
+    pub needs: Vec<usize>,
+    pub ready: Option<Check>,
+    pub once: bool,
+    /// Why it is not started: `when` is false, a condition does not hold.
+    pub skip: Option<String>,
+}
+
+/// A readiness check with its expressions rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub probe: Probe,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    Tcp(String),
+    Unix(String),
+    Http {
+        address: String,
+        host: String,
+        path: String,
+    },
+    Command(String),
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    pub services: Vec<Planned>,
+    pub warnings: Vec<String>,
+}
+
+/// `environment` is the container's, for supervisord's `%(ENV_X)s` alone.
+pub fn plan(
+    contract: &Contract,
+    engine: &Engine<'_>,
+    root: &Root,
+    environment: &BTreeMap<String, String>,
+) -> Result<Plan> {
+    let mut warnings = Vec::new();
+    let mut services = Vec::new();
+    for unit in &contract.units {
+        // Slices and targets are not run; timers are named.
+        if !unit.name.ends_with(".service") {
+            warnings.push(format!("{} is not started: only services are", unit.name));
+            continue;
+        }
+        services.extend(read_unit(unit, root, environment, &mut warnings)?);
+    }
+    order(contract, engine, root, services, warnings)
+}
+
+fn config(error: &services::Error) -> Failure {
+    Failure::new(Code::Config, format!("cannot run {error}"))
+}
+
+fn read_unit(
+    unit: &Unit,
+    root: &Root,
+    environment: &BTreeMap<String, String>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Service>> {
+    // /etc overrides /lib, as a whole.
+    let own = format!("/etc/systemd/system/{}", unit.name);
+    let text = match root.read(&own)? {
+        Some(text) if !text.trim().is_empty() => text,
+        _ => root.read(&unit.path)?.ok_or_else(|| {
+            Failure::new(
+                Code::Config,
+                format!(
+                    "cannot read the unit {}: {} does not exist in the box",
+                    unit.name, unit.path
+                ),
+            )
+        })?,
+    };
+    let mut texts = vec![text];
+    // By file name over all directories; one in /etc hides one of the same name in /lib.
+    let mut drop_ins: BTreeMap<String, String> = BTreeMap::new();
+    for base in [
+        "/usr/lib/systemd/system",
+        "/lib/systemd/system",
+        "/run/systemd/system",
+        "/etc/systemd/system",
+    ] {
+        let directory = format!("{base}/{}.d", unit.name);
+        for name in root
+            .names(&directory)
+            .into_iter()
+            .filter(|name| name.ends_with(".conf"))
+        {
+            let path = format!("{directory}/{name}");
+            drop_ins.insert(name, path);
+        }
+    }
+    for path in drop_ins.values() {
+        texts.push(root.read(path)?.unwrap_or_default());
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let parsed = systemd::parse(&unit.name, &texts).map_err(|e| config(&e))?;
+    warnings.extend(
+        parsed
+            .warnings
+            .iter()
+            .map(|w| format!("{}: {w}", unit.name)),
+    );
+    match supervisord_config(&parsed.value) {
+        Some(path) => read_programs(&path, &parsed.value, root, environment, warnings),
+        None => Ok(vec![parsed.value]),
+    }
+}
+
+/// The configuration file, when the unit is supervisord's.
+fn supervisord_config(service: &Service) -> Option<String> {
+    let words = &service.commands.start.first()?.words;
+    let is_it = words
+        .iter()
+        .take(2)
+        .any(|word| word.rsplit('/').next() == Some("supervisord"));
+    if !is_it {
+        return None;
+    }
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "-c" || word == "--configuration" {
+            return words.next().cloned();
+        }
+        if let Some(path) = word
+            .strip_prefix("--configuration=")
+            .or_else(|| word.strip_prefix("-c").filter(|p| p.starts_with('/')))
+        {
+            return Some(path.to_owned());
+        }
+    }
+    Some("/etc/supervisor/supervisord.conf".to_owned())
+}
+
+fn read_programs(
+    path: &str,
+    unit: &Service,
+    root: &Root,
+    environment: &BTreeMap<String, String>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Service>> {
+    let text = root.read(path)?.ok_or_else(|| {
+        Failure::new(
+            Code::Config,
+            format!(
+                "cannot read {path}, the configuration of {}: it does not exist",
+                unit.name
+            ),
+        )
+    })?;
+    let main = supervisord::File { path, text: &text };
+    let mut included = Vec::new();
+    for pattern in supervisord::includes(main, environment).map_err(|e| config(&e))? {
+        for path in glob(root, &pattern) {
+            let text = root.read(&path)?.unwrap_or_default();
+            included.push((path, text));
+        }
+    }
+    let mut files = vec![main];
+    files.extend(
+        included
+            .iter()
+            .map(|(path, text)| supervisord::File { path, text }),
+    );
+    let parsed = supervisord::parse(&files, environment).map_err(|e| config(&e))?;
+    warnings.extend(parsed.warnings);
+    let mut programs = parsed.value;
+    for program in &mut programs {
+        program.order = unit.order.clone();
+        program.aliases.push(unit.name.clone());
+        program.limits = unit.limits.clone();
+        let mut environment = unit.environment.clone();
+        environment.append(&mut program.environment);
+        program.environment = environment;
+    }
+    Ok(programs)
+}
+
+/// Paths that match; `*` and `?` stand for what is within one name.
+fn glob(root: &Root, pattern: &str) -> Vec<String> {
+    let mut found = vec![String::new()];
+    for part in pattern
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+    {
+        found = found
+            .into_iter()
+            .flat_map(|base| {
+                let names = if part.contains(['*', '?']) {
+                    let directory = if base.is_empty() { "/" } else { &base };
+                    root.names(directory)
+                        .into_iter()
+                        .filter(|name| {
+                            matches(part, name) && (!name.starts_with('.') || part.starts_with('.'))
+                        })
+                        .collect()
+                } else {
+                    vec![part.to_owned()]
+                };
+                names.into_iter().map(move |name| format!("{base}/{name}"))
+            })
+            .collect();
+    }
+    found.retain(|path| root.path(path).is_file());
+    found
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some(first) = pattern.chars().next() else {
+        return name.is_empty();
+    };
+    let rest = &pattern[first.len_utf8()..];
+    match first {
+        '*' => name
+            .char_indices()
+            .map(|(at, _)| at)
+            .chain([name.len()])
+            .any(|at| matches(rest, &name[at..])),
+        _ => name
+            .chars()
+            .next()
+            .is_some_and(|c| (first == '?' || first == c) && matches(rest, &name[c.len_utf8()..])),
+    }
+}
+
+/// Whether `service` is meant by `name`, a unit name with or without its suffix.
+pub fn is_called(service: &Service, name: &str) -> bool {
+    let name = name.strip_suffix(".service").unwrap_or(name);
+    service.name == name || service.aliases.iter().any(|alias| alias == name)
+}
+
+fn order(
+    contract: &Contract,
+    engine: &Engine<'_>,
+    root: &Root,
+    mut services: Vec<Service>,
+    mut warnings: Vec<String>,
+) -> Result<Plan> {
+    services.sort_by_key(|s| s.priority);
+    for (at, service) in services.iter().enumerate() {
+        if services[..at]
+            .iter()
+            .any(|other| other.name == service.name)
+        {
+            return Err(Failure::new(
+                Code::Config,
+                format!("cannot start: two services are called {}", service.name),
+            ));
+        }
+    }
+    let called = |name: &str| -> Vec<usize> {
+        (0..services.len())
+            .filter(|at| is_called(&services[*at], name))
+            .collect()
+    };
+    let mut needs: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); services.len()];
+    for (at, service) in services.iter().enumerate() {
+        let order = &service.order;
+        for name in order
+            .after
+            .iter()
+            .chain(&order.requires)
+            .chain(&order.binds_to)
+        {
+            needs[at].extend(called(name));
+        }
+        for name in order
+            .requires
+            .iter()
+            .chain(&order.binds_to)
+            .filter(|name| name.ends_with(".service"))
+        {
+            if called(name).is_empty() {
+                warnings.push(format!(
+                    "{} requires {name}, which is not part of the box",
+                    service.name
+                ));
+            }
+        }
+        for name in &order.before {
+            for other in called(name) {
+                needs[other].insert(at);
+            }
+        }
+    }
+    let none = ServiceOverride::default();
+    let mut overrides: Vec<&ServiceOverride> = vec![&none; services.len()];
+    for (name, wanted) in &contract.services {
+        let targets = called(name);
+        if targets.is_empty() {
+            return Err(Failure::new(Code::Config, format!("cannot start: the recipe speaks of a service `{name}`, and no unit or program has that name"))
+                .hint(format!("services of this box: {}", services.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", "))));
+        }
+        for at in targets {
+            // A program's own name says more than its group's or its unit's.
+            let more_exact =
+                services[at].name == *name || std::ptr::eq(overrides[at], &raw const none);
+            if more_exact {
+                overrides[at] = wanted;
+            }
+            for after in &wanted.after {
+                let found = called(after);
+                if found.is_empty() {
+                    return Err(Failure::new(
+                        Code::Config,
+                        format!(
+                            "cannot start {name}: it waits for `{after}`, and no unit or program has that name"
+                        ),
+                    ));
+                }
+                needs[at].extend(found);
+            }
+        }
+    }
+    let mut planned = Vec::with_capacity(services.len());
+    let names: Vec<String> = services.iter().map(|s| s.name.clone()).collect();
+    for ((at, mut service), wanted) in services.into_iter().enumerate().zip(overrides) {
+        let wrong = |what: &str, reason: String| {
+            Failure::new(
+                Code::Config,
+                format!("cannot start {}: {what}: {reason}", service.name),
+            )
+        };
+        let mut skip = None;
+        if let Some(when) = &wanted.when
+            && !engine
+                .holds(when)
+                .map_err(|reason| wrong("its `when`", reason))?
+        {
+            skip = Some(format!("`{when}` does not hold"));
+        }
+        for condition in &service.conditions {
+            if root.path(&condition.path).exists() != condition.exists {
+                let what = if condition.exists {
+                    "does not exist"
+                } else {
+                    "exists"
+                };
+                skip = Some(format!("{} {what}", condition.path));
+            }
+        }
+        let ready = wanted
+            .ready
+            .as_ref()
+            .map(|ready| check(ready, engine))
+            .transpose()
+            .map_err(|reason| wrong("its `ready`", reason))?;
+        if let Some(seconds) = wanted.stop_timeout {
+            service.stopping.timeout = Some(Duration::from_secs(seconds.into()));
+        }
+        needs[at].remove(&at);
+        planned.push(Planned {
+            service,
+            needs: needs[at].iter().copied().collect(),
+            ready,
+            once: wanted.once,
+            skip,
+        });
+    }
+    if let Some(cycle) = cycle(&planned) {
+        let path: Vec<&str> = cycle.iter().map(|at| names[*at].as_str()).collect();
+        return Err(Failure::new(
+            Code::Config,
+            format!(
+                "cannot start: services wait for each other: {}",
+                path.join(" -> ")
+            ),
+        )
+        .hint("remove one of these from After=, Requires=, Before= or the recipe's `after`"));
+    }
+    Ok(Plan {
+        services: planned,
+        warnings,
+    })
+}
+
+fn check(ready: &Ready, engine: &Engine<'_>) -> Result<Check, String> {
+    let timeout = Duration::from_secs(ready.timeout.unwrap_or(60).into());
+    let probe = if let Some(text) = &ready.tcp {
+        Probe::Tcp(engine.text(text)?)
+    } else if let Some(text) = &ready.unix {
+        Probe::Unix(engine.text(text)?)
+    } else if let Some(text) = &ready.http {
+        let url = engine.text(text)?;
+        let rest = url
+            .strip_prefix("http://")
+            .ok_or_else(|| format!("`{url}` does not begin with http://"))?;
+        let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        let address = if host.rsplit(']').next().unwrap_or(host).contains(':') {
+            host.to_owned()
+        } else {
+            format!("{host}:80")
+        };
+        Probe::Http {
+            address,
+            host: host.to_owned(),
+            path: path.to_owned(),
+        }
+    } else if let Some(text) = &ready.command {
+        Probe::Command(engine.text(text)?)
+    } else {
+        return Err("it says none of tcp, unix, http, command".to_owned());
+    };
+    if let Probe::Tcp(address) | Probe::Http { address, .. } = &probe {
+        crate::supervise::probe::address(address)?;
+    }
+    Ok(Check { probe, timeout })
+}
+
+/// Services that wait for each other, the first one again at the end.
+fn cycle(services: &[Planned]) -> Option<Vec<usize>> {
+    fn visit(
+        services: &[Planned],
+        at: usize,
+        marks: &mut [u8],
+        path: &mut Vec<usize>,
+    ) -> Option<Vec<usize>> {
+        match marks[at] {
+            2 => return None,
+            1 => {
+                let from = path.iter().position(|p| *p == at).unwrap_or(0);
+                let mut cycle = path[from..].to_vec();
+                cycle.push(at);
+                return Some(cycle);
+            }
+            _ => {}
+        }
+        marks[at] = 1;
+        path.push(at);
+        let found = services[at]
+            .needs
+            .iter()
+            .find_map(|need| visit(services, *need, marks, path));
+        path.pop();
+        marks[at] = 2;
+        found
+    }
+    let mut marks = vec![0; services.len()];
+    (0..services.len()).find_map(|at| visit(services, at, &mut marks, &mut Vec::new()))
+}

@@ -1,0 +1,217 @@
+//! The box's file system, seen from `root`: `/` in a box, a directory in tests.
+//!
+//! Every path of the contract and of the units goes through [`Root::path`], and every
+//! error names the path it is about.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use crate::exit::{Code, Failure, Result};
+
+#[derive(Debug, Clone)]
+pub struct Root(PathBuf);
+
+/// Owner and permission bits of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owned {
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+}
+
+impl Root {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Root(path.into())
+    }
+
+    /// `path` below the root. `..` is dropped, so that nothing escapes.
+    pub fn path(&self, path: &str) -> PathBuf {
+        let mut out = self.0.clone();
+        for component in Path::new(path).components() {
+            if let Component::Normal(part) = component {
+                out.push(part);
+            }
+        }
+        out
+    }
+
+    /// The text of a file; `None` when it does not exist.
+    pub fn read(&self, path: &str) -> Result<Option<String>> {
+        match fs::read(self.path(path)) {
+            Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
+                Failure::new(
+                    Code::Config,
+                    format!("cannot read {path}: it is not UTF-8 text"),
+                )
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::new(
+                Code::Internal,
+                format!("cannot read {path}: {error}"),
+            )),
+        }
+    }
+
+    /// Names in a directory, sorted; empty when there is none.
+    pub fn names(&self, path: &str) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.path(path))
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().into_string().ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        names.sort();
+        names
+    }
+
+    /// Makes a directory with exactly this owner and mode; parents are made 0755. Of one
+    /// that exists the owner is put right, and nothing below it is looked at.
+    pub fn directory(&self, path: &str, owned: Owned) -> Result<()> {
+        let full = self.path(path);
+        let fail = |error: io::Error| cannot_create("the directory", path, &error);
+        match fs::metadata(&full) {
+            Ok(found) if found.is_dir() => {
+                if found.uid() != owned.uid || found.gid() != owned.gid {
+                    chown(&full, owned).map_err(fail)?;
+                }
+                Ok(())
+            }
+            Ok(_) => Err(Failure::new(
+                Code::CannotCreate,
+                format!("cannot create the directory {path}: there is a file of that name"),
+            )),
+            Err(_) => {
+                if let Some(parent) = full.parent() {
+                    fs::create_dir_all(parent).map_err(fail)?;
+                }
+                fs::create_dir(&full).map_err(fail)?;
+                fs::set_permissions(&full, fs::Permissions::from_mode(owned.mode)).map_err(fail)?;
+                chown(&full, owned).map_err(fail)
+            }
+        }
+    }
+
+    /// Replaces a file: readers see the old one or the new one, also after a power cut.
+    pub fn replace(&self, path: &str, content: &[u8], owned: Owned) -> io::Result<()> {
+        let full = self.path(path);
+        let parent = full.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent)?;
+        let name = full.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = parent.join(format!(".{name}.tiffin-{}", std::process::id()));
+        let write = || -> io::Result<()> {
+            let _ = fs::remove_file(&temporary);
+            // Nobody else may read it before it has its owner and mode.
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(content)?;
+            fchown(&file, owned)?;
+            // After chown, which clears setuid and setgid bits.
+            file.set_permissions(fs::Permissions::from_mode(owned.mode))?;
+            file.sync_all()?;
+            fs::rename(&temporary, &full)?;
+            File::open(parent)?.sync_all()
+        };
+        write().inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
+    }
+
+    /// Content and owner of a file, when it can be read.
+    pub fn current(&self, path: &str) -> Option<(Vec<u8>, Owned)> {
+        let mut file = File::open(self.path(path)).ok()?;
+        let meta = file.metadata().ok()?;
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).ok()?;
+        let owned = Owned {
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mode: meta.mode() & 0o7777,
+        };
+        Some((content, owned))
+    }
+}
+
+/// The failure for something that could not be made, with what usually helps.
+pub fn cannot_create(what: &str, path: &str, error: &io::Error) -> Failure {
+    let failure = Failure::new(
+        Code::CannotCreate,
+        format!("cannot create {what} {path}: {error}"),
+    );
+    match error.raw_os_error() {
+        Some(30) => failure.hint(format!("the file system is read-only: give a writable one there, for example --tmpfs {}", parent(path))),
+        Some(28) => failure.hint("the disk is full: make room on the volume"),
+        Some(1 | 13) => failure.hint("the container runs without the right to do that: run it as root, or give the volume to its user"),
+        _ => failure,
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or(
+        "/",
+        |(parent, _)| if parent.is_empty() { "/" } else { parent },
+    )
+}
+
+/// Changes the owner; without root's rights only a change that is needed is an error.
+fn chown(path: &Path, owned: Owned) -> io::Result<()> {
+    let found = fs::metadata(path)?;
+    if found.uid() == owned.uid && found.gid() == owned.gid {
+        return Ok(());
+    }
+    match std::os::unix::fs::chown(path, Some(owned.uid), Some(owned.gid)) {
+        Err(_) if !crate::sys::is_root() => Ok(()),
+        other => other,
+    }
+}
+
+fn fchown(file: &File, owned: Owned) -> io::Result<()> {
+    match std::os::unix::fs::fchown(file, Some(owned.uid), Some(owned.gid)) {
+        Err(_) if !crate::sys::is_root() => Ok(()),
+        other => other,
+    }
+}
+
+/// Permission bits in octal, as the contract writes them.
+pub fn mode(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_escapes_the_root() {
+        let root = Root::new("/srv");
+        assert_eq!(
+            root.path("/a/../../../etc/passwd"),
+            Path::new("/srv/a/etc/passwd")
+        );
+        assert_eq!(root.path("//a/./b"), Path::new("/srv/a/b"));
+    }
+
+    #[test]
+    fn a_replaced_file_is_whole_and_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let meta = fs::metadata(dir.path()).unwrap();
+        let owned = Owned {
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mode: 0o640,
+        };
+        root.replace("/etc/x", b"one", owned).unwrap();
+        root.replace("/etc/x", b"two", owned).unwrap();
+        assert_eq!(root.current("/etc/x"), Some((b"two".to_vec(), owned)));
+        assert_eq!(root.names("/etc"), ["x"]);
+    }
+}

@@ -1,0 +1,220 @@
+//! The verbs that work on the contract. The order in [`start`] is the design's: nothing is
+//! touched before everything that can be checked has been.
+
+use std::collections::BTreeMap;
+
+use contract::{Contract, Value, Variables};
+
+use crate::engine::Engine;
+use crate::exit::{Code, Failure, Result};
+use crate::log::say;
+use crate::root::Root;
+use crate::settings::{self, Environment, Given, MASK, Resolved};
+use crate::supervise::Supervisor;
+use crate::volume::{self, Lock, State};
+use crate::{plan, render as files, sys};
+
+pub fn contract(root: &Root) -> Result<Contract> {
+    let text = root.read(contract::PATH)?.ok_or_else(|| {
+        Failure::new(
+            Code::Internal,
+            format!("cannot read {}: it does not exist", contract::PATH),
+        )
+        .hint("this binary works in an image that `tiffin build` made")
+    })?;
+    let contract: Contract = serde_json::from_str(&text).map_err(|error| {
+        Failure::new(
+            Code::Internal,
+            format!("cannot read {}: {error}", contract::PATH),
+        )
+    })?;
+    if contract.format != contract::FORMAT {
+        return Err(Failure::new(
+            Code::Internal,
+            format!(
+                "cannot read {}: its format is {}, this entrypoint reads {}",
+                contract::PATH,
+                contract.format,
+                contract::FORMAT
+            ),
+        )
+        .hint("the image was put together by hand; build it with `tiffin build`"));
+    }
+    Ok(contract)
+}
+
+pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Result<Code> {
+    let state = State::new(contract, root);
+    // Settings: all problems at once, and nothing touched when there are any.
+    let mut resolved = resolve(contract, &state, environment)?;
+    for warning in &resolved.warnings {
+        say(warning);
+    }
+    // The volume is ours from here on; generated values are kept before anything uses them.
+    let host = environment.get("HOSTNAME").unwrap_or("unknown");
+    let _lock: Lock = state.lock(&format!(
+        "{} {} on {host}",
+        contract.product.name, contract.product.version
+    ))?;
+    generate(&state, &mut resolved)?;
+    volume::directories(contract, root)?;
+    state.record_version(&contract.product.version)?;
+    let variables = resolved.variables(contract);
+    let engine = Engine::new(contract, &variables);
+    let count = files::write(contract, &engine, root)?;
+    say(&format!(
+        "{} {}: {} settings given, {} of {} files changed",
+        contract.product.title,
+        contract.product.version,
+        resolved
+            .values
+            .values()
+            .filter(|(_, given)| *given != Given::Kept)
+            .count(),
+        count.written,
+        count.total
+    ));
+    // After rendering: programs of supervisord are templates too.
+    let plan = plan::plan(contract, &engine, root, &environment.variables)?;
+    for warning in &plan.warnings {
+        say(&format!("note: {warning}"));
+    }
+    if plan.services.is_empty() {
+        return Err(
+            Failure::new(Code::Config, "cannot start: the box has no services")
+                .hint("the playbooks enabled no unit; see `units` in the contract"),
+        );
+    }
+    let supervisor = Supervisor::new(plan, root, environment, &state, &contract.product.version)?;
+    Ok(supervisor.run())
+}
+
+/// `docker run IMAGE bash`: nothing is printed, and a running box on the same volume is
+/// no obstacle unless a value must be generated.
+pub fn command(
+    contract: &Contract,
+    root: &Root,
+    environment: &Environment,
+    words: &[String],
+) -> Result<Code> {
+    let state = State::new(contract, root);
+    let mut resolved = resolve(contract, &state, environment)?;
+    if !resolved.to_generate.is_empty() {
+        let _lock = state.lock(&words.join(" "))?;
+        generate(&state, &mut resolved)?;
+    }
+    let variables = resolved.variables(contract);
+    files::write(contract, &Engine::new(contract, &variables), root)?;
+    let error = sys::exec(words);
+    let name = words.first().map_or("", String::as_str);
+    Err(if error.kind() == std::io::ErrorKind::NotFound {
+        Failure::new(
+            Code::NotFound,
+            format!("cannot execute {name}: it does not exist in the box"),
+        )
+        .hint("`help` lists what can be asked for")
+    } else {
+        Failure::new(
+            Code::NotExecutable,
+            format!("cannot execute {name}: {error}"),
+        )
+    })
+}
+
+pub fn check(contract: &Contract, root: &Root, environment: &Environment) -> Result<Code> {
+    let resolved = resolve(contract, &State::new(contract, root), environment)?;
+    for warning in &resolved.warnings {
+        say(warning);
+    }
+    Ok(crate::print("OK\n"))
+}
+
+/// The files as `start` would write them; nothing is written.
+pub fn render(
+    contract: &Contract,
+    root: &Root,
+    environment: &Environment,
+    paths: &[String],
+    show_secrets: bool,
+) -> Result<Code> {
+    let resolved = resolve(contract, &State::new(contract, root), environment)?;
+    let mut variables = resolved.variables(contract);
+    mask(contract, &resolved, &mut variables, show_secrets);
+    let engine = Engine::new(contract, &variables);
+    let rendered = files::all(contract, &engine)?;
+    if let Some(path) = paths
+        .iter()
+        .find(|path| !rendered.iter().any(|(template, _)| template.dest == **path))
+    {
+        let known: Vec<&str> = rendered
+            .iter()
+            .map(|(template, _)| template.dest.as_str())
+            .collect();
+        return Err(Failure::new(
+            Code::Usage,
+            format!("cannot render {path}: it is none of the rendered files"),
+        )
+        .hint(known.join(", ")));
+    }
+    let mut out = String::new();
+    for (template, text) in rendered
+        .iter()
+        .filter(|(template, _)| paths.is_empty() || paths.contains(&template.dest))
+    {
+        if paths.len() != 1 {
+            out.push_str(&format!("==> {}\n", template.dest));
+        }
+        out.push_str(text);
+        if paths.len() != 1 && !text.ends_with('\n') {
+            out.push('\n');
+        }
+    }
+    Ok(crate::print(&out))
+}
+
+/// Masks go in where the secrets would, so that no filter of a template can let one out.
+fn mask(contract: &Contract, resolved: &Resolved, variables: &mut Variables, show_secrets: bool) {
+    for (name, setting) in &contract.settings {
+        let generated_later = resolved.to_generate.contains_key(name);
+        if settings::is_secret(setting) && (!show_secrets || generated_later) {
+            variables.insert(setting.variable.clone(), Value::from(MASK));
+        } else if generated_later {
+            variables.insert(
+                setting.variable.clone(),
+                Value::from("(generated at first start)"),
+            );
+        }
+    }
+}
+
+pub fn help(contract: &Contract) -> String {
+    let product = &contract.product;
+    format!(
+        "{} {}\n\n{}",
+        product.title,
+        product.version,
+        crate::cli::HELP
+    )
+}
+
+fn resolve(contract: &Contract, state: &State<'_>, environment: &Environment) -> Result<Resolved> {
+    let kept: BTreeMap<String, String> = state.kept()?;
+    settings::resolve(contract, environment, &kept).map_err(|problems| {
+        Failure::new(Code::Config, settings::report(&problems))
+            .hint("`settings` lists all settings, `check` only checks them")
+    })
+}
+
+fn generate(state: &State<'_>, resolved: &mut Resolved) -> Result<()> {
+    if resolved.to_generate.is_empty() {
+        return Ok(());
+    }
+    let made = state.generate(&resolved.to_generate)?;
+    for (name, value) in made {
+        resolved
+            .values
+            .insert(name, (Value::from(value), Given::Kept));
+    }
+    resolved.to_generate.clear();
+    Ok(())
+}

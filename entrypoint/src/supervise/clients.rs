@@ -1,0 +1,209 @@
+//! Control connections: requests bounded in size, answers that may have to wait.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::Supervisor;
+use super::machine::{Event, State, describe};
+use crate::control::{Reply, Request, Status};
+use crate::plan::is_called;
+
+const REQUEST_LIMIT: usize = 4096;
+const CLIENT_LIMIT: usize = 64;
+
+#[derive(Default)]
+pub struct Clients {
+    open: HashMap<usize, (UnixStream, Vec<u8>)>,
+    next: usize,
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    stream: UnixStream,
+    services: Vec<usize>,
+    up: bool,
+}
+
+impl Clients {
+    pub fn accept(&mut self, listener: &UnixListener, epoll: &OwnedFd, token: u64) {
+        while let Ok((stream, _)) = listener.accept() {
+            if self.open.len() >= CLIENT_LIMIT {
+                // The one that connects gets an end of file, which says as much.
+                continue;
+            }
+            let id = self.next & 0x7fff_ffff;
+            self.next = id + 1;
+            let ready = stream.set_nonblocking(true).is_ok()
+                && epoll::add(
+                    epoll,
+                    &stream,
+                    EventData::new_u64(token | id as u64),
+                    EventFlags::IN,
+                )
+                .is_ok();
+            if ready {
+                self.open.insert(id, (stream, Vec::new()));
+            }
+        }
+    }
+}
+
+/// A client that does not read loses its answer; the loop does not wait for it long.
+fn answer(stream: &UnixStream, reply: &Reply) {
+    let Ok(mut text) = serde_json::to_vec(reply) else {
+        return;
+    };
+    text.push(b'\n');
+    let _ = stream.set_nonblocking(false);
+    let _ = stream.set_write_timeout(Some(Duration::from_millis(500)));
+    let mut stream = stream;
+    let _ = stream.write_all(&text);
+}
+
+impl Supervisor<'_> {
+    pub(super) fn request(&mut self, id: usize) {
+        let Some((stream, bytes)) = self.clients.open.get_mut(&id) else {
+            return;
+        };
+        let mut buffer = [0; REQUEST_LIMIT];
+        match stream.read(&mut buffer) {
+            Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            _ => {
+                self.clients.open.remove(&id);
+                return;
+            }
+        }
+        if !bytes.contains(&b'\n') && bytes.len() < REQUEST_LIMIT {
+            return;
+        }
+        if let Some((stream, bytes)) = self.clients.open.remove(&id) {
+            let _ = epoll::delete(&self.epoll, &stream);
+            match serde_json::from_slice(&bytes) {
+                Ok(request) => self.serve(stream, request),
+                Err(error) => answer(
+                    &stream,
+                    &Reply::Refused(format!("the request cannot be read: {error}")),
+                ),
+            }
+        }
+    }
+
+    fn serve(&mut self, stream: UnixStream, request: Request) {
+        let (name, up) = match request {
+            Request::Status => return answer(&stream, &Reply::Services(self.status())),
+            Request::Logs { name } => return answer(&stream, &self.logs(name.as_deref())),
+            Request::Start { ref name } | Request::Restart { ref name } => (name.clone(), true),
+            Request::Stop { ref name } => (name.clone(), false),
+        };
+        let services = self.called(&name);
+        if services.is_empty() {
+            let names: Vec<&str> = self.slots.iter().map(super::Slot::name).collect();
+            return answer(
+                &stream,
+                &Reply::Refused(format!(
+                    "no service is called {name}; there are {}",
+                    names.join(", ")
+                )),
+            );
+        }
+        if self.ending.is_some() {
+            return answer(&stream, &Reply::Refused("the box is stopping".to_owned()));
+        }
+        let limit = self.stop_timeout;
+        for at in &services {
+            let event = match request {
+                Request::Start { .. } => Event::Start,
+                Request::Stop { .. } => Event::Stop(limit),
+                _ => Event::Restart(limit),
+            };
+            self.handle(*at, event);
+        }
+        self.clients.waiting.push(Waiting {
+            stream,
+            services,
+            up,
+        });
+    }
+
+    fn called(&self, name: &str) -> Vec<usize> {
+        (0..self.slots.len())
+            .filter(|at| is_called(&self.slots[*at].planned.service, name))
+            .collect()
+    }
+
+    /// Answers those whose services have got where they were to go.
+    pub(super) fn answer_waiting(&mut self) {
+        let mut waiting = std::mem::take(&mut self.clients.waiting);
+        waiting.retain(|client| {
+            let states = || {
+                client
+                    .services
+                    .iter()
+                    .map(|at| self.slots[*at].machine.state())
+            };
+            let failed = states().any(|s| s == State::Failed || (client.up && s == State::Stopped));
+            let there = states().all(|s| if client.up { s.is_up() } else { s.is_over() });
+            if there {
+                answer(&client.stream, &Reply::Done);
+            } else if failed {
+                answer(
+                    &client.stream,
+                    &Reply::Refused("it did not start; `tiffin logs NAME` shows why".to_owned()),
+                );
+            }
+            !there && !failed
+        });
+        self.clients.waiting = waiting;
+    }
+
+    fn status(&self) -> Vec<Status> {
+        self.slots
+            .iter()
+            .map(|slot| {
+                let state = slot.machine.state();
+                let wanted = slot.planned.service.autostart && slot.planned.skip.is_none();
+                Status {
+                    name: slot.name().to_owned(),
+                    state: state.name().to_owned(),
+                    healthy: state.is_up() || !wanted,
+                    seconds: slot.machine.since().elapsed().as_secs(),
+                    restarts: slot.machine.restarts,
+                    pid: slot.main.map(|pid| pid.as_raw_nonzero().get()),
+                    last_end: slot.machine.last_end.map(describe),
+                    note: slot
+                        .planned
+                        .skip
+                        .clone()
+                        .unwrap_or_else(|| slot.status.clone()),
+                }
+            })
+            .collect()
+    }
+
+    fn logs(&self, name: Option<&str>) -> Reply {
+        let chosen = match name {
+            Some(name) => self.called(name),
+            None => (0..self.slots.len()).collect(),
+        };
+        if chosen.is_empty() {
+            return Reply::Refused(format!("no service is called {}", name.unwrap_or_default()));
+        }
+        let mut lines: Vec<(u64, String)> = Vec::new();
+        for at in chosen {
+            let slot = &self.slots[at];
+            lines.extend(
+                slot.lines
+                    .recent(usize::MAX)
+                    .map(|(order, line)| (order, format!("{} | {line}", slot.name()))),
+            );
+        }
+        lines.sort();
+        Reply::Lines(lines.into_iter().map(|(_, line)| line).collect())
+    }
+}

@@ -1,0 +1,77 @@
+//! What a service's processes left behind, found by session, start mark and parentage.
+//!
+//! Only descendants of the entrypoint are looked at: what `docker exec` started is not
+//! ours to kill. A start mark alone would not do: nginx and others overwrite their
+//! environment with a title; a session alone would not do either: daemons call setsid.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::sys::{self, Process};
+
+/// In the environment of every process that a service starts.
+pub const MARK: &str = "TIFFIN_SERVICE";
+
+/// One look at the process table.
+pub struct Table {
+    /// Living descendants of the entrypoint, parents before children.
+    descendants: Vec<Process>,
+    marks: HashMap<i32, Option<Vec<u8>>>,
+}
+
+impl Table {
+    pub fn read() -> Self {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
+        for process in sys::processes() {
+            children.entry(process.parent).or_default().push(process);
+        }
+        let mut descendants: Vec<Process> = Vec::new();
+        let mut queue = vec![own];
+        while let Some(parent) = queue.pop() {
+            for process in children.remove(&parent).unwrap_or_default() {
+                queue.push(process.pid);
+                if !process.zombie {
+                    descendants.push(process);
+                }
+            }
+        }
+        Table {
+            descendants,
+            marks: HashMap::new(),
+        }
+    }
+
+    /// Living processes that belong to the service.
+    pub fn of(&mut self, service: &str, sessions: &[i32]) -> Vec<i32> {
+        let mut found = HashSet::new();
+        for at in 0..self.descendants.len() {
+            let process = self.descendants[at];
+            if sessions.contains(&process.session)
+                || found.contains(&process.parent)
+                || self
+                    .mark(process.pid)
+                    .is_some_and(|mark| mark == service.as_bytes())
+            {
+                found.insert(process.pid);
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    pub fn all(&self) -> Vec<i32> {
+        self.descendants.iter().map(|process| process.pid).collect()
+    }
+
+    fn mark(&mut self, pid: i32) -> Option<&[u8]> {
+        self.marks
+            .entry(pid)
+            .or_insert_with(|| {
+                let prefix = format!("{MARK}=").into_bytes();
+                sys::environment_of(pid)?
+                    .split(|byte| *byte == 0)
+                    .find_map(|variable| variable.strip_prefix(prefix.as_slice()))
+                    .map(<[u8]>::to_vec)
+            })
+            .as_deref()
+    }
+}

@@ -1,0 +1,288 @@
+//! One service at run time: its machine, its processes, its output.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+use services::{Command, Kind};
+
+use super::leftovers::MARK;
+use super::machine::{Machine, Phase, Rules, State};
+use crate::accounts::{Accounts, Credentials};
+use crate::exit::{Code, Failure, Result};
+use crate::log::Lines;
+use crate::plan::Planned;
+use crate::root::{Owned, Root, cannot_create};
+use crate::settings::Environment;
+use crate::sys;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Of the container's environment, services see these and nothing else.
+const PASSED_ON: &[&str] = &["LANG", "LANGUAGE", "LC_ALL", "TZ"];
+
+pub struct Slot {
+    pub planned: Planned,
+    pub machine: Machine,
+    pub credentials: Credentials,
+    pub reader: OwnedFd,
+    writer: OwnedFd,
+    pub lines: Lines,
+    pub notify: Option<UnixDatagram>,
+    pub main: Option<Pid>,
+    /// Sessions that its processes lead or led.
+    pub sessions: Vec<i32>,
+    /// The last `STATUS=`.
+    pub status: String,
+    pub clearing: Option<Clearing>,
+    /// Looking for the daemon of a forking service: when to look next, and how long after.
+    pub finding: Option<(Instant, Duration)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Clearing {
+    pub gentle: bool,
+    pub signalled: bool,
+    pub again: Instant,
+}
+
+impl Slot {
+    pub fn new(planned: Planned, accounts: &Accounts, root: &Root, now: Instant) -> Result<Self> {
+        let service = &planned.service;
+        let credentials = accounts.credentials(&service.name, &service.identity)?;
+        let (reader, writer) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| {
+                Failure::new(
+                    Code::Internal,
+                    format!("cannot make a pipe for {}: {error}", service.name),
+                )
+            })?;
+        // Our end only: a service must not find its stdout non-blocking.
+        let _ = rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK);
+        // A program that opens /dev/stdout anew needs the right to, after setuid.
+        let _ =
+            std::os::unix::fs::fchown(&writer, Some(credentials.user.uid), Some(credentials.gid));
+        let notify = match service.kind {
+            Kind::Notify => Some(notify_socket(&service.name, root)?),
+            _ => None,
+        };
+        let state = match (&planned.skip, service.autostart) {
+            (Some(_), _) => State::Skipped,
+            (None, true) => State::Waiting,
+            (None, false) => State::Stopped,
+        };
+        let machine = Machine::new(Rules::of(&planned), state, now);
+        Ok(Slot {
+            machine,
+            credentials,
+            reader,
+            writer,
+            lines: Lines::default(),
+            notify,
+            main: None,
+            sessions: Vec::new(),
+            status: String::new(),
+            clearing: None,
+            finding: None,
+            planned,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.planned.service.name
+    }
+
+    fn command(&self, phase: Phase, at: usize) -> Option<&Command> {
+        let commands = &self.planned.service.commands;
+        match phase {
+            Phase::Pre => commands.start_pre.get(at),
+            Phase::Start => commands.start.get(at),
+            Phase::Post => commands.start_post.get(at),
+            Phase::Stop => commands.stop.get(at),
+            Phase::StopPost => commands.stop_post.get(at),
+            Phase::Check => None,
+        }
+    }
+
+    /// A failure of this command counts as success.
+    pub fn ignores_failure(&self, phase: Phase, at: usize) -> bool {
+        self.command(phase, at)
+            .is_some_and(|command| command.ignore_failure)
+    }
+
+    /// Starts the command; the error is fit to be shown.
+    pub fn spawn(
+        &mut self,
+        phase: Phase,
+        at: usize,
+        root: &Root,
+        accounts: &Accounts,
+        container: &Environment,
+    ) -> Result<Pid, String> {
+        let service = &self.planned.service;
+        if phase == Phase::Start && at == 0 || phase == Phase::Pre && at == 0 {
+            self.make_directories(root)
+                .map_err(|failure| failure.to_string())?;
+        }
+        let as_root = accounts.root();
+        let (argv, argv0, credentials) = match self.command(phase, at) {
+            Some(command) => {
+                let environment = self.environment(&self.credentials, root, container)?;
+                let lookup = |name: &str| {
+                    environment
+                        .iter()
+                        .rev()
+                        .find(|(k, _)| k == name)
+                        .map(|(_, v)| v.clone())
+                };
+                let who = if command.privileged {
+                    &as_root
+                } else {
+                    &self.credentials
+                };
+                (command.argv(lookup), command.argv0.clone(), who)
+            }
+            None => {
+                let check = self
+                    .planned
+                    .ready
+                    .as_ref()
+                    .ok_or("it has no such command")?;
+                (super::probe::arguments(&check.probe), None, &as_root)
+            }
+        };
+        let environment = self.environment(credentials, root, container)?;
+        let directory = match &service.working_directory {
+            _ if phase == Phase::Check => None,
+            Some(directory) => {
+                let path = if directory.path == "~" {
+                    &credentials.user.home
+                } else {
+                    &directory.path
+                };
+                let path = std::path::PathBuf::from(path);
+                (!directory.optional || path.is_dir()).then_some(path)
+            }
+            None => Some("/".into()),
+        };
+        let shown = directory.clone();
+        let setup = sys::Setup {
+            argv: &argv,
+            argv0: argv0.as_deref(),
+            environment: &environment,
+            directory,
+            // Without root's rights nobody else can be become; it runs as we do.
+            credentials: Some(credentials).filter(|_| sys::is_root()),
+            umask: service.umask,
+            nice: service.nice,
+            oom_score_adj: service.oom_score_adj,
+            limits: if phase == Phase::Check {
+                &[]
+            } else {
+                &service.limits
+            },
+            output: &self.writer,
+        };
+        let pid = sys::spawn(&setup).map_err(|error| {
+            let program = argv.first().map_or("", String::as_str);
+            match shown.filter(|d| !d.is_dir()) {
+                Some(directory) => format!(
+                    "its working directory {} does not exist",
+                    directory.display()
+                ),
+                None => format!("cannot execute {program}: {error}"),
+            }
+        })?;
+        self.sessions.push(pid.as_raw_nonzero().get());
+        Ok(pid)
+    }
+
+    fn make_directories(&self, root: &Root) -> Result<()> {
+        for directory in &self.planned.service.directories {
+            let owned = Owned {
+                uid: self.credentials.user.uid,
+                gid: self.credentials.gid,
+                mode: directory.mode,
+            };
+            root.directory(&directory.path, owned)?;
+        }
+        Ok(())
+    }
+
+    /// A clean environment: nothing of the container's that could be a secret.
+    fn environment(
+        &self,
+        who: &Credentials,
+        root: &Root,
+        container: &Environment,
+    ) -> Result<Vec<(String, String)>, String> {
+        let service = &self.planned.service;
+        let mut out: Vec<(String, String)> = vec![("PATH".to_owned(), PATH.to_owned())];
+        let mut put = |name: &str, value: &str| {
+            out.retain(|(k, _)| k != name);
+            out.push((name.to_owned(), value.to_owned()));
+        };
+        for name in PASSED_ON {
+            if let Some(value) = container.get(name) {
+                put(name, value);
+            }
+        }
+        for (name, value) in [
+            ("HOME", &who.user.home),
+            ("USER", &who.user.name),
+            ("LOGNAME", &who.user.name),
+            ("SHELL", &who.user.shell),
+        ] {
+            put(name, value);
+        }
+        for directory in &service.directories {
+            put(directory.variable, &directory.path);
+        }
+        for (name, value) in &service.environment {
+            put(name, value);
+        }
+        for file in &service.environment_files {
+            match root.read(&file.path) {
+                Ok(Some(text)) => {
+                    for (name, value) in services::systemd::environment_file(&text) {
+                        put(&name, &value);
+                    }
+                }
+                Ok(None) if file.optional => {}
+                Ok(None) => {
+                    return Err(format!("its EnvironmentFile= {} does not exist", file.path));
+                }
+                Err(failure) => return Err(failure.message),
+            }
+        }
+        if let Some(main) = self.main {
+            put("MAINPID", &main.as_raw_nonzero().to_string());
+        }
+        if self.notify.is_some() {
+            put("NOTIFY_SOCKET", &notify_path(&service.name, root));
+        }
+        put(MARK, &service.name);
+        Ok(out)
+    }
+}
+
+fn notify_path(name: &str, root: &Root) -> String {
+    root.path(&format!("/run/tiffin/notify/{}", name.replace('/', "_")))
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// One socket a service, so that nobody has to ask who sent a message.
+fn notify_socket(name: &str, root: &Root) -> Result<UnixDatagram> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = notify_path(name, root);
+    let make = || -> std::io::Result<UnixDatagram> {
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path)?;
+        socket.set_nonblocking(true)?;
+        // The service writes to it as its own user.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+        Ok(socket)
+    };
+    make().map_err(|error| cannot_create("the socket", &path, &error))
+}

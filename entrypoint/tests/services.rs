@@ -1,0 +1,307 @@
+//! Services of every kind, from start to stop.
+
+mod common;
+
+use common::TestBox;
+use serde_json::json;
+
+#[test]
+fn a_clean_stop_is_0_and_lines_carry_the_services_name() {
+    let mut b = TestBox::new();
+    b.script(
+        "web",
+        "trap 'echo bye; exit 0' TERM; echo hello; echo up > ROOT/up; while :; do sleep 0.05; done",
+    );
+    b.unit("web.service", "[Service]\nExecStart=ROOT/bin/web\n");
+    let running = b.start();
+    b.wait_for("/up");
+    b.wait_status("web ready");
+    b.run(&["health"]).exits(0).says("all services are ready");
+    b.run(&["logs", "web"]).exits(0).says("web | hello");
+    running
+        .stop()
+        .exits(0)
+        .says("web | hello")
+        .says("web | bye")
+        .says("tiffin: web is ready");
+}
+
+#[test]
+fn a_crash_loop_ends_the_box_with_its_last_lines() {
+    let mut b = TestBox::new();
+    b.script("bad", "echo 'no such table'; exit 3");
+    b.unit(
+        "bad.service",
+        "[Unit]\nStartLimitBurst=3\n[Service]\nExecStart=ROOT/bin/bad\nRestart=always\n",
+    );
+    b.unit("good.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    b.start()
+        .end()
+        .exits(69)
+        .says("bad is given up: it exited with code 3")
+        .says("  bad | no such table")
+        .says("3. time in a row");
+}
+
+#[test]
+fn a_service_that_may_not_be_restarted_ends_the_box() {
+    let mut b = TestBox::new();
+    b.script("bad", "kill -SEGV $$");
+    b.unit("bad.service", "[Service]\nExecStart=ROOT/bin/bad\n");
+    b.start().end().exits(69).says("was killed by SIGSEGV");
+}
+
+#[test]
+fn a_forking_daemon_is_known_by_its_pid_file() {
+    let mut b = TestBox::new();
+    b.script(
+        "daemon",
+        "setsid ROOT/bin/work >/dev/null 2>&1 </dev/null &\nexit 0",
+    );
+    b.script("work", "trap 'echo stopped > ROOT/stopped; exit 0' TERM; sleep 0.1; echo $$ > ROOT/run/d.pid; echo up > ROOT/up; while :; do sleep 0.05; done");
+    b.file("/run/x", "");
+    b.unit("d.service", "[Service]\nType=forking\nPIDFile=/run/d.pid\nExecStart=ROOT/bin/daemon\nExecStartPost=/bin/sh -c 'echo post $MAINPID > ROOT/post'\nKillMode=mixed\n");
+    let running = b.start();
+    b.wait_status("d ready");
+    let pid = b.wait_for("/run/d.pid");
+    assert_eq!(b.wait_for("/post"), format!("post {pid}"));
+    running.stop().exits(0);
+    b.wait_for("/stopped");
+}
+
+#[test]
+fn notify_waits_for_ready_and_holds_up_what_comes_after() {
+    let mut b = TestBox::new();
+    b.file(
+        "/notify.py",
+        "import os,socket,time\ntime.sleep(0.3)\nopen('ROOT/order','a').write('db\\n')\ns=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\ns.sendto(b'READY=1\\nSTATUS=fine', os.environ['NOTIFY_SOCKET'])\ntime.sleep(1000)\n",
+    );
+    b.unit(
+        "db.service",
+        "[Service]\nType=notify\nExecStart=/usr/bin/python3 ROOT/notify.py\n",
+    );
+    b.unit("app.service", "[Unit]\nAfter=db.service\n[Service]\nExecStart=/bin/sh -c 'echo app >> ROOT/order; exec sleep 1000'\n");
+    let running = b.start();
+    b.wait_status("app ready");
+    assert_eq!(b.wait_for("/order"), "db\napp\n");
+    b.run(&["status"]).says("fine");
+    running.stop().exits(0);
+}
+
+#[test]
+fn a_oneshot_runs_all_its_commands_and_once_means_once() {
+    let mut b = TestBox::new();
+    b.unit("migrate.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo one >> ROOT/log'\nExecStart=/bin/sh -c 'echo two >> ROOT/log'\n");
+    b.unit(
+        "app.service",
+        "[Service]\nExecStart=/bin/sh -c 'echo app >> ROOT/log; exec sleep 1000'\n",
+    );
+    b.put("services", "migrate", json!({"once": true}));
+    b.put("services", "app", json!({"after": ["migrate"]}));
+    for log in ["one\ntwo\napp\n", "one\ntwo\napp\napp\n"] {
+        let running = b.start();
+        b.wait_status("app ready");
+        common::wait("log", || (b.wait_for("/log") == log).then_some(()));
+        running.stop().exits(0);
+    }
+}
+
+#[test]
+fn a_failed_oneshot_ends_the_box() {
+    let mut b = TestBox::new();
+    b.unit(
+        "migrate.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo broken; exit 4'\n",
+    );
+    b.unit(
+        "app.service",
+        "[Unit]\nRequires=migrate.service\n[Service]\nExecStart=/bin/sh -c 'echo > ROOT/started'\n",
+    );
+    b.start()
+        .end()
+        .exits(69)
+        .says("migrate is given up: it exited with code 4")
+        .says("migrate | broken");
+    assert!(!b.path("/started").exists());
+}
+
+#[test]
+fn programs_of_supervisord_run_instead_of_it() {
+    let mut b = TestBox::new();
+    b.unit("supervisor.service", "[Unit]\nAfter=db.service\n[Service]\nExecStart=/usr/bin/supervisord -n -c /etc/supervisor/supervisord.conf\n");
+    b.unit("db.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    b.file(
+        "/etc/supervisor/supervisord.conf",
+        "[supervisord]\n[include]\nfiles = conf.d/*.conf\n",
+    );
+    b.file(
+        "/etc/supervisor/conf.d/app.conf",
+        "[program:worker]\ncommand=/bin/sh -c \"echo n=%(process_num)s $KEY $SECRET.; exec sleep 1000\"\nprocess_name=%(program_name)s_%(process_num)02d\nnumprocs=2\nstartsecs=0\nenvironment=KEY=\"%(ENV_WHO)s\"\nstdout_logfile=/dev/stdout\nnonsense=1\n[program:off]\ncommand=/bin/false\nautostart=false\n",
+    );
+    b.env("WHO", "me").env("SECRET", "canary");
+    let running = b.start();
+    b.wait_status("worker:worker_01 ready");
+    b.wait_status("off stopped");
+    b.run(&["health"]).exits(0);
+    b.run(&["restart", "worker"]).exits(0);
+    b.run(&["stop", "worker:worker_00"]).exits(0);
+    b.wait_status("worker:worker_00 stopped");
+    b.run(&["start", "worker:worker_00"]).exits(0);
+    b.run(&["start", "nobody"])
+        .exits(1)
+        .says("no service is called nobody");
+    let ended = running.stop();
+    ended
+        .exits(0)
+        .says("worker:worker_00 | n=0 me .")
+        .says("worker:worker_01 | n=1 me .")
+        .says("unknown key `nonsense`");
+    assert!(!ended.out.contains("canary"));
+}
+
+#[test]
+fn what_a_crashed_service_left_is_gone_before_it_starts_again() {
+    let mut b = TestBox::new();
+    // One child in its session, one that called setsid, one without the mark as well.
+    b.script(
+        "leaky",
+        "echo start >> ROOT/starts\nROOT/bin/child a &\nsetsid ROOT/bin/child b &\nsetsid env -i ROOT/bin/child c &\nsleep 0.2\n[ $(wc -l < ROOT/starts) -gt 1 ] && exec sleep 1000\nkill -KILL $$",
+    );
+    b.script(
+        "child",
+        "trap '' TERM; echo $$ >> ROOT/children; while :; do sleep 0.1; done",
+    );
+    b.unit(
+        "leaky.service",
+        "[Service]\nExecStart=ROOT/bin/leaky\nRestart=always\n",
+    );
+    let running = b.start();
+    common::wait("second start", || {
+        std::fs::read_to_string(b.path("/children"))
+            .ok()
+            .filter(|t| t.lines().count() >= 6)
+    });
+    let first: Vec<String> = b
+        .wait_for("/children")
+        .lines()
+        .take(2)
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(first.len(), 2);
+    running.stop().exits(0);
+}
+
+#[test]
+fn a_service_that_ignores_its_signal_is_killed_in_time() {
+    let mut b = TestBox::new();
+    b.script(
+        "deaf",
+        "trap '' TERM; echo up > ROOT/up; while :; do sleep 0.05; done",
+    );
+    b.unit(
+        "deaf.service",
+        "[Service]\nExecStart=ROOT/bin/deaf\nTimeoutStopSec=300ms\n",
+    );
+    let running = b.start();
+    b.wait_for("/up");
+    let begun = std::time::Instant::now();
+    running
+        .stop()
+        .exits(0)
+        .says("deaf: did not stop within 0.3 s, killed");
+    assert!(begun.elapsed().as_secs() < 3);
+}
+
+#[test]
+fn services_stop_in_reverse_order() {
+    let mut b = TestBox::new();
+    for name in ["db", "app"] {
+        b.script(name, &format!("trap 'echo {name} >> ROOT/stops; exit 0' TERM; echo > ROOT/up-{name}; while :; do sleep 0.02; done"));
+    }
+    b.unit("db.service", "[Service]\nExecStart=ROOT/bin/db\n");
+    b.unit(
+        "app.service",
+        "[Unit]\nAfter=db.service\n[Service]\nExecStart=ROOT/bin/app\n",
+    );
+    let running = b.start();
+    b.wait_for("/up-app");
+    b.wait_for("/up-db");
+    running.stop().exits(0);
+    assert_eq!(b.wait_for("/stops"), "app\ndb\n");
+}
+
+#[test]
+fn a_readiness_check_gates_what_comes_after() {
+    let mut b = TestBox::new();
+    b.unit(
+        "db.service",
+        "[Service]\nExecStart=/bin/sh -c 'sleep 0.3; echo > ROOT/up; exec sleep 1000'\n",
+    );
+    b.unit(
+        "app.service",
+        "[Unit]\nAfter=db.service\n[Service]\nExecStart=/bin/sh -c 'ls ROOT/up; exec sleep 1000'\n",
+    );
+    b.put(
+        "services",
+        "db",
+        json!({"ready": {"command": format!("test -e {}", b.path("/up").display())}}),
+    );
+    let running = b.start();
+    b.wait_status("app ready");
+    let ended = running.stop();
+    ended.exits(0).says("app | ");
+    assert!(!ended.out.contains("No such file"), "{ended:#?}");
+}
+
+#[test]
+fn not_ready_in_time_is_a_failure() {
+    let mut b = TestBox::new();
+    b.unit("db.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    b.put(
+        "services",
+        "db",
+        json!({"ready": {"tcp": "127.0.0.1:1", "timeout": 1}}),
+    );
+    b.start()
+        .end()
+        .exits(69)
+        .says("db is given up: it did not become ready in time");
+}
+
+#[test]
+fn a_skipped_service_is_not_waited_for() {
+    let mut b = TestBox::new();
+    b.unit("mail.service", "[Service]\nExecStart=/bin/false\n");
+    b.unit(
+        "ssh.service",
+        "[Unit]\nConditionPathExists=/nowhere\n[Service]\nExecStart=/bin/false\n",
+    );
+    b.unit(
+        "app.service",
+        "[Unit]\nAfter=mail.service ssh.service\n[Service]\nExecStart=/bin/sleep 1000\n",
+    );
+    b.put("services", "mail", json!({"when": "with_mail"}));
+    b.put("variables", "with_mail", json!(false));
+    let running = b.start();
+    b.wait_status("app ready");
+    b.run(&["health"]).exits(0);
+    running
+        .stop()
+        .exits(0)
+        .says("mail is left out: `with_mail` does not hold")
+        .says("ssh is left out: /nowhere does not exist");
+}
+
+#[test]
+fn services_that_wait_for_each_other_are_named() {
+    let mut b = TestBox::new();
+    b.unit(
+        "a.service",
+        "[Unit]\nAfter=b.service\n[Service]\nExecStart=/bin/true\n",
+    );
+    b.unit(
+        "b.service",
+        "[Unit]\nAfter=a.service\n[Service]\nExecStart=/bin/true\n",
+    );
+    b.run(&["start"]).exits(78).says("a -> b -> a");
+}
