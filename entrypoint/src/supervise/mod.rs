@@ -7,6 +7,8 @@
 mod clients;
 mod leftovers;
 mod machine;
+#[cfg(test)]
+mod machine_tests;
 pub mod probe;
 mod slot;
 

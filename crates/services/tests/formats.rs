@@ -1,0 +1,262 @@
+//! Units as Debian 12 and 13 ship them, and both parsers on anything at all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use services::{Kind, Resource, RestartWhen, StopScope, supervisord, systemd};
+
+fn unit(name: &str, texts: &[&str]) -> services::Parsed<services::Service> {
+    systemd::parse(name, texts).unwrap()
+}
+
+#[test]
+fn nginx() {
+    let parsed = unit("nginx.service", &[include_str!("fixtures/nginx.service")]);
+    let service = &parsed.value;
+    assert_eq!(
+        service.kind,
+        Kind::Forking {
+            pid_file: Some("/run/nginx.pid".to_owned())
+        }
+    );
+    assert_eq!(
+        service.commands.start[0].words,
+        ["/usr/sbin/nginx", "-g", "daemon on; master_process on;"]
+    );
+    assert!(service.commands.stop[0].ignore_failure);
+    assert_eq!(
+        (service.stopping.scope, service.stopping.timeout),
+        (StopScope::Main, Some(Duration::from_secs(5)))
+    );
+    assert_eq!(parsed.warnings, [""; 0]);
+}
+
+#[test]
+fn redis() {
+    let parsed = unit(
+        "redis-server.service",
+        &[include_str!("fixtures/redis-server.service")],
+    );
+    let service = &parsed.value;
+    assert_eq!(service.kind, Kind::Notify);
+    assert_eq!(service.identity.user.as_deref(), Some("redis"));
+    assert_eq!(
+        (
+            service.directories[0].path.as_str(),
+            service.directories[0].mode
+        ),
+        ("/run/redis", 0o2755)
+    );
+    assert_eq!((service.umask, service.stopping.timeout), (0o007, None));
+    assert_eq!(
+        (service.limits[0].resource, service.limits[0].soft),
+        (Resource::OpenFiles, Some(65535))
+    );
+    assert_eq!(service.aliases, ["redis"]);
+    assert!(parsed.not_applied.iter().any(|key| key == "ProtectSystem"));
+    assert_eq!(parsed.warnings, [""; 0]);
+}
+
+#[test]
+fn a_template_unit_knows_its_instance() {
+    let service = unit(
+        "redis-server@two.service",
+        &[include_str!("fixtures/redis-server@.service")],
+    )
+    .value;
+    assert!(
+        service.commands.start[0]
+            .words
+            .iter()
+            .any(|word| word.contains("two")),
+        "{:?}",
+        service.commands.start
+    );
+}
+
+#[test]
+fn cron_ssh_supervisor_memcached() {
+    let cron = unit("cron.service", &[include_str!("fixtures/cron.service")]);
+    assert_eq!(cron.value.stopping.scope, StopScope::MainKeepRest);
+    assert!(cron.value.environment_files[0].optional);
+    assert_eq!(
+        cron.value.commands.start[0].argv(|_| None),
+        ["/usr/sbin/cron", "-f"]
+    );
+    let ssh = unit("ssh.service", &[include_str!("fixtures/ssh.service")]);
+    assert_eq!(ssh.value.restart.prevent_codes, [255]);
+    assert!(!ssh.value.conditions[0].exists);
+    let supervisor = unit(
+        "supervisor.service",
+        &[include_str!("fixtures/supervisor.service")],
+    );
+    assert_eq!(
+        supervisor.value.restart.delay,
+        Some(Duration::from_secs(50))
+    );
+    let memcached = unit(
+        "memcached.service",
+        &[include_str!("fixtures/memcached.service")],
+    );
+    for parsed in [cron, ssh, supervisor, memcached] {
+        assert_eq!(parsed.warnings, [""; 0], "{}", parsed.value.name);
+    }
+}
+
+#[test]
+fn a_drop_in_resets_lists_and_keeps_the_rest() {
+    let service = unit(
+        "x.service",
+        &[
+            "[Service]\nExecStart=/bin/a\nEnvironment=A=1 \"B=2 3\"\nRestart=no\n",
+            "[Service]\nExecStart=\nExecStart=-@/bin/b name %p\nEnvironment=C=%%\nRestart=on-failure\n",
+        ],
+    )
+    .value;
+    let command = &service.commands.start[0];
+    assert_eq!(
+        (
+            command.words.join(" ").as_str(),
+            command.argv0.as_deref(),
+            command.ignore_failure
+        ),
+        ("/bin/b x", Some("name"), true)
+    );
+    let pairs: Vec<_> = service
+        .environment
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    assert_eq!(pairs, ["A=1", "B=2 3", "C=%"]);
+    assert_eq!(service.restart.when, RestartWhen::OnFailure);
+}
+
+#[test]
+fn what_cannot_run_is_an_error_and_what_is_unknown_a_warning() {
+    for text in [
+        "",
+        "[Unit]\n",
+        "[Service]\nType=simple\n",
+        "[Service]\nExecStart=/a\nExecStart=/b\n",
+        "[Service]\nExecStart='/a\n",
+    ] {
+        assert!(systemd::parse("x.service", &[text]).is_err(), "{text}");
+    }
+    let parsed = unit(
+        "x.service",
+        &["[Service]\nExecStart=/a\nRestrat=always\nLimitNOFILE=many\n"],
+    );
+    assert_eq!(
+        parsed.warnings,
+        [
+            "unknown key Restrat=",
+            "LimitNOFILE=many is ignored: it is not a number, a size or infinity"
+        ]
+    );
+}
+
+fn programs(text: &str) -> Result<services::Parsed<Vec<services::Service>>, services::Error> {
+    let environment = BTreeMap::from([("PORT".to_owned(), "8000".to_owned())]);
+    supervisord::parse(
+        &[supervisord::File {
+            path: "/etc/supervisor/supervisord.conf",
+            text,
+        }],
+        &environment,
+    )
+}
+
+#[test]
+fn a_program_with_everything() {
+    let parsed = programs(
+        "[program:web]\ncommand=/opt/venv/bin/gunicorn -b :%(ENV_PORT)s \"a b\" ; comment\nuser=www\nautorestart=true\nstartsecs=5\nstartretries=7\nstopsignal=QUIT\nstopwaitsecs=60\nstopasgroup=true\npriority=10\ndirectory=%(here)s\numask=027\nenvironment=A=\"1,2\",B=x\nstdout_logfile=/srv/own.log\nwrong=1\n[eventlistener:x]\ncommand=y\n[group:all]\nprograms=web,gone\n",
+    )
+    .unwrap();
+    let web = &parsed.value[0];
+    assert_eq!(web.name, "all:web");
+    assert_eq!(
+        web.commands.start[0].argv(|_| None),
+        ["/opt/venv/bin/gunicorn", "-b", ":8000", "a b"]
+    );
+    assert_eq!(
+        (web.restart.when, web.restart.limit),
+        (RestartWhen::Always, Some(8))
+    );
+    assert_eq!(
+        (
+            web.stopping.signal,
+            web.stopping.scope,
+            web.stopping.timeout
+        ),
+        (3, StopScope::All, Some(Duration::from_secs(60)))
+    );
+    assert_eq!(
+        web.working_directory.as_ref().unwrap().path,
+        "/etc/supervisor"
+    );
+    assert!(
+        web.environment
+            .contains(&("A".to_owned(), "1,2".to_owned()))
+    );
+    let warnings = parsed.warnings.join("\n");
+    for wanted in [
+        "unknown key `wrong`",
+        "[eventlistener:x] is not supported",
+        "names the program `gone`",
+    ] {
+        assert!(warnings.contains(wanted), "{warnings}");
+    }
+    assert!(parsed.not_applied[0].contains("/srv/own.log"));
+}
+
+#[test]
+fn program_errors_name_file_section_and_key() {
+    let error = programs("[program:x]\ncommand=/bin/x %(ENV_NOPE)s\n")
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "/etc/supervisor/supervisord.conf: [program:x] command: `%(ENV_NOPE)s` needs the environment variable NOPE, which is not set"
+    );
+    for text in [
+        "[program:x]\n",
+        "[program:x]\ncommand=a\nnumprocs=2\n",
+        "[program:x]\ncommand=a\nstopsignal=NO\n",
+        "[program:x]\ncommand='\n",
+    ] {
+        assert!(programs(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn debians_supervisord_conf() {
+    let text = "[unix_http_server]\nfile=/var/run/supervisor.sock   ; (the path)\n\n[supervisord]\nlogfile=/var/log/supervisor/supervisord.log ; (main)\n\n[include]\nfiles = /etc/supervisor/conf.d/*.conf more/*.ini\n";
+    let file = supervisord::File {
+        path: "/etc/supervisor/supervisord.conf",
+        text,
+    };
+    assert_eq!(
+        supervisord::includes(file, &BTreeMap::new()).unwrap(),
+        [
+            "/etc/supervisor/conf.d/*.conf",
+            "/etc/supervisor/more/*.ini"
+        ]
+    );
+    assert_eq!(programs(text).unwrap().warnings, [""; 0]);
+}
+
+proptest! {
+    #[test]
+    fn no_unit_makes_the_parser_panic(text in "(?s).{0,300}", key in "[A-Za-z]{3,18}", value in ".{0,60}") {
+        let _ = systemd::parse("a@b.service", &[&text]);
+        let _ = systemd::parse("x", &[&format!("[Service]\nExecStart=/x\n{key}={value}\nExecStartPre={value}\nLimitNOFILE={value}\nRestartSec={value}\n")]);
+        let _ = systemd::environment_file(&text);
+    }
+
+    #[test]
+    fn no_configuration_makes_the_parser_panic(text in "(?s).{0,300}", value in ".{0,60}") {
+        let _ = programs(&text);
+        let _ = programs(&format!("[program:{value}]\ncommand={value}\nprocess_name={value}%(process_num)d\nnumprocs={value}\nenvironment={value}\n[group:g]\nprograms={value}\n"));
+    }
+}

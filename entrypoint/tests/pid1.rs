@@ -1,0 +1,116 @@
+//! What only PID 1 of a namespace can show, and what the binary is made of. Needs root for
+//! `unshare`; says so and passes where that is missing.
+
+mod common;
+
+use std::process::Command;
+
+use common::TestBox;
+
+fn can_unshare() -> bool {
+    let can = Command::new("unshare")
+        .args(["-p", "-f", "--mount-proc", "true"])
+        .status()
+        .is_ok_and(|s| s.success());
+    if !can {
+        eprintln!("skipped: this test needs the right to make a PID namespace");
+    }
+    can
+}
+
+#[test]
+fn as_pid_1_orphans_are_reaped_and_sigterm_ends_all() {
+    if !can_unshare() {
+        return;
+    }
+    let mut b = TestBox::new();
+    // 300 orphans at once; then the zombies are counted.
+    b.script(
+        "orphans",
+        "for i in $(seq 300); do (sleep 0.2 &) ; done\nsleep 0.6\ngrep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l > ROOT/zombies\nexec sleep 1000",
+    );
+    b.unit("orphans.service", "[Service]\nExecStart=ROOT/bin/orphans\n");
+    b.file("/usr/lib/tiffin/contract.json", &b.contract.to_string());
+    let mut child = Command::new("unshare")
+        .args([
+            "-p",
+            "-f",
+            "--kill-child",
+            "--mount-proc",
+            env!("CARGO_BIN_EXE_entrypoint"),
+            "--root",
+        ])
+        .arg(b.dir.path())
+        .arg("start")
+        .spawn()
+        .unwrap();
+    assert_eq!(b.wait_for("/zombies").trim(), "0");
+    // unshare's only child is PID 1.
+    let task = format!("/proc/{0}/task/{0}/children", child.id());
+    let init = std::fs::read_to_string(task).unwrap();
+    assert!(
+        Command::new("/bin/kill")
+            .args(["-TERM", init.trim()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn idle_means_idle() {
+    let mut b = TestBox::new();
+    b.unit("a.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    let running = b.start();
+    b.wait_status("a ready");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let switches = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+        status
+            .lines()
+            .find(|l| l.starts_with("voluntary_ctxt_switches"))
+            .map(str::to_owned)
+    };
+    let before = switches();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(before, switches());
+    running.stop().exits(0);
+}
+
+#[test]
+fn the_entrypoint_links_no_async_runtime_and_no_tls() {
+    let out = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "-p",
+            "entrypoint",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(out.stdout).unwrap();
+    assert!(tree.contains("rustix"), "{tree}");
+    for banned in [
+        "tokio",
+        "rustls",
+        "openssl",
+        "native-tls",
+        "mio",
+        "async-std",
+        "smol",
+        "hickory",
+    ] {
+        assert!(
+            !tree
+                .lines()
+                .any(|line| line.starts_with(&format!("{banned} "))),
+            "{banned} is in\n{tree}"
+        );
+    }
+}
