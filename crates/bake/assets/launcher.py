@@ -108,7 +108,7 @@ class Closure:
                     for arg in node.args[1:]:
                         if isinstance(arg, nodes.Const):
                             self.name(arg.value)
-        for name in meta.find_undeclared_variables(tree):
+        for name in sorted(meta.find_undeclared_variables(tree)):
             self.name(name)
         for name in meta.find_referenced_templates(tree):
             if name is None:

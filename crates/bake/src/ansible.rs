@@ -175,6 +175,8 @@ impl<'a> Ansible<'a> {
             ("ANSIBLE_BECOME_METHOD", "su".into()),
             ("PYTHONDONTWRITEBYTECODE", "1".into()),
             ("PYTHONUNBUFFERED", "1".into()),
+            // Sets of Ansible's own come in the same order every time.
+            ("PYTHONHASHSEED", "0".into()),
             // Ansible refuses to start under a locale that is not UTF-8.
             ("LC_ALL", "C.UTF-8".into()),
         ])
