@@ -158,7 +158,7 @@ fn limit(limit: &Limit) -> Option<(Resource, Rlimit)> {
 
 /// Containers seldom may raise a hard limit; then it is as high as it can be.
 fn set_limit(resource: Resource, wanted: Rlimit) -> io::Result<()> {
-    match rustix::process::setrlimit(resource, wanted.clone()) {
+    match rustix::process::setrlimit(resource, wanted) {
         Err(Errno::PERM) => {
             let hard = rustix::process::getrlimit(resource).maximum;
             let lower = |a: Option<u64>| match (a, hard) {

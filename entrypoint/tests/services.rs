@@ -305,3 +305,19 @@ fn services_that_wait_for_each_other_are_named() {
     );
     b.run(&["start"]).exits(78).says("a -> b -> a");
 }
+
+#[test]
+fn a_flood_is_relayed_whole_and_in_order() {
+    let mut b = TestBox::new();
+    b.unit(
+        "flood.service",
+        "[Service]\nType=oneshot\nExecStart=/usr/bin/seq 300000\n",
+    );
+    let ended = b.start().end();
+    ended.exits(0).says("every service has ended");
+    let mut lines = ended.out.lines();
+    for n in 1..=300_000 {
+        assert_eq!(lines.next(), Some(format!("flood | {n}").as_str()));
+    }
+    assert_eq!(lines.next(), None);
+}

@@ -24,9 +24,12 @@ pub fn reference(contract: &Contract, format: Format) -> String {
     }
 }
 
+/// A section's name and its settings by name.
+type Section<'a> = (Option<&'a str>, Vec<(&'a str, &'a Setting)>);
+
 /// Settings by section, in the order of their names; those without a section first.
-fn sections(contract: &Contract) -> Vec<(Option<&str>, Vec<(&str, &Setting)>)> {
-    let mut out: Vec<(Option<&str>, Vec<(&str, &Setting)>)> = Vec::new();
+fn sections(contract: &Contract) -> Vec<Section<'_>> {
+    let mut out: Vec<Section<'_>> = Vec::new();
     for (name, setting) in &contract.settings {
         let section = setting.section.as_deref();
         match out.iter_mut().find(|(other, _)| *other == section) {

@@ -115,6 +115,7 @@ pub fn resolve(
             Err(problem) => problems.push(problem),
         }
     }
+    own(environment, &mut problems);
     unknown(contract, environment, &mut problems, &mut resolved.warnings);
     if problems.is_empty() {
         Ok(resolved)
@@ -251,6 +252,26 @@ fn shown(text: &str) -> String {
     let short: String = text.chars().take(60).collect();
     let dots = if short.len() < text.len() { "…" } else { "" };
     format!("`{}{dots}`", short.escape_debug())
+}
+
+/// The entrypoint's own variables, which are in no contract.
+fn own(environment: &Environment, problems: &mut Vec<Problem>) {
+    let mut check = |name: &str, good: fn(&str) -> bool, reason: &str| {
+        if let Some(text) = environment.get(name).filter(|text| !good(text)) {
+            problems.push(Problem {
+                name: name.to_owned(),
+                given: Some(shown(text)),
+                reason: reason.to_owned(),
+                hint: None,
+            });
+        }
+    };
+    check(
+        "TIFFIN_STOP_TIMEOUT",
+        |text| text.parse::<u32>().is_ok(),
+        "it takes a number of seconds",
+    );
+    check("TIFFIN_UNKNOWN", |text| text == "warn", "it takes `warn`");
 }
 
 /// Variables that look like a mistyped setting.
@@ -433,5 +454,8 @@ mod tests {
             report(&with(&[("API_TOKEN", ""), ("REDIS_PORT", "tcp://10.0.0.1:6379")]).unwrap_err());
         assert!(text.contains("API_TOKEN: it is empty"), "{text}");
         assert!(text.contains("enableServiceLinks"), "{text}");
+        let text =
+            report(&with(&[("API_TOKEN", "abc"), ("TIFFIN_STOP_TIMEOUT", "1m")]).unwrap_err());
+        assert!(text.contains("TIFFIN_STOP_TIMEOUT = `1m`"), "{text}");
     }
 }

@@ -4,11 +4,13 @@
 //!
 //! Past [`Supervisor::new`] nothing returns an error out of the loop.
 
+mod children;
 mod clients;
 mod leftovers;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
+mod output;
 pub mod probe;
 mod slot;
 
@@ -21,10 +23,10 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use services::{Kind, StopScope};
+use services::Kind;
 
 use self::clients::Clients;
-use self::machine::{Action, Event, Phase, State, describe, seconds};
+use self::machine::{Action, Event, Phase, State, seconds};
 use self::slot::{Clearing, Slot};
 use crate::accounts::Accounts;
 use crate::exit::{Code, Failure, Result};
@@ -32,7 +34,7 @@ use crate::log::{Queue, say};
 use crate::plan::Plan;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
-use crate::sys::{self, Ended};
+use crate::sys;
 use crate::volume::State as Memory;
 
 const SIGCHLD: u32 = 17;
@@ -443,7 +445,7 @@ impl<'a> Supervisor<'a> {
 
     fn spawn(&mut self, at: usize, phase: Phase, index: usize) -> Option<Event> {
         let slot = &mut self.slots[at];
-        if phase == Phase::Start && index == 0 || phase == Phase::Pre && index == 0 {
+        if index == 0 && matches!(phase, Phase::Start | Phase::Pre) {
             slot.status.clear();
         }
         match slot.spawn(phase, index, self.root, &self.accounts, self.environment) {
@@ -464,119 +466,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// The stop signal, to whom the unit says.
-    fn signal(&self, at: usize) {
-        let slot = &self.slots[at];
-        let stopping = &slot.planned.service.stopping;
-        if stopping.scope == StopScope::All {
-            for pid in self.living(at) {
-                sys::kill(pid, stopping.signal);
-            }
-        } else if let Some(main) = slot.main {
-            sys::kill(main, stopping.signal);
-        }
-    }
-
-    fn living(&self, at: usize) -> Vec<Pid> {
-        let slot = &self.slots[at];
-        leftovers::Table::read()
-            .of(slot.name(), &slot.sessions)
-            .into_iter()
-            .filter_map(Pid::from_raw)
-            .collect()
-    }
-
-    /// The daemon of a forking service: the process that its PID file names, or the one
-    /// that is left.
-    fn find_main(&mut self, at: usize) {
-        let slot = &mut self.slots[at];
-        let Kind::Forking { pid_file } = &slot.planned.service.kind else {
-            return;
-        };
-        let living = leftovers::Table::read().of(&slot.planned.service.name, &slot.sessions);
-        let named = match pid_file {
-            Some(path) => self
-                .root
-                .read(path)
-                .ok()
-                .flatten()
-                .and_then(|text| text.trim().parse::<i32>().ok()),
-            None => living.iter().copied().min(),
-        };
-        // The kernel must agree: a PID file may be old, or be somebody else's work.
-        let found = named
-            .filter(|pid| sys::process(*pid).is_some_and(|p| !p.zombie) && is_descendant(*pid));
-        if let Some(pid) = found.and_then(Pid::from_raw) {
-            slot.finding = None;
-            slot.main = Some(pid);
-            let raw = pid.as_raw_nonzero().get();
-            if let Some(process) = sys::process(raw) {
-                slot.sessions.push(process.session);
-            }
-            self.processes.insert(raw, (at, Role::Main));
-            self.handle(at, Event::MainFound);
-        } else if living.is_empty() {
-            slot.finding = None;
-            self.handle(
-                at,
-                Event::MainMissing("it left no daemon running".to_owned()),
-            );
-        } else if let Some((_, pause)) = slot.finding {
-            let pause = pause.mul_f64(1.5).min(Duration::from_millis(200));
-            slot.finding = Some((Instant::now() + pause, pause));
-        }
-    }
-
-    /// Kills what is left of services that are being cleared, and says so to those of
-    /// which nothing is.
-    fn clear(&mut self) {
-        let now = Instant::now();
-        let due: Vec<usize> = (0..self.slots.len())
-            .filter(|at| self.slots[*at].clearing.is_some_and(|c| c.again <= now))
-            .collect();
-        if due.is_empty() {
-            return;
-        }
-        let mut table = leftovers::Table::read();
-        for at in due {
-            let slot = &mut self.slots[at];
-            let Some(mut clearing) = slot.clearing else {
-                continue;
-            };
-            let keep = slot.planned.service.stopping.scope == StopScope::MainKeepRest
-                && self.ending.is_none();
-            let main = slot.main.map(|pid| pid.as_raw_nonzero().get());
-            let left: Vec<i32> = table
-                .of(&slot.planned.service.name, &slot.sessions)
-                .into_iter()
-                .filter(|pid| !keep || Some(*pid) == main)
-                .collect();
-            if left.is_empty() {
-                slot.clearing = None;
-                slot.main = None;
-                slot.sessions.clear();
-                self.handle(at, Event::Cleared);
-                continue;
-            }
-            let signal = if clearing.gentle {
-                slot.planned.service.stopping.signal
-            } else {
-                9
-            };
-            if !clearing.signalled || signal == 9 {
-                for pid in left.into_iter().filter_map(Pid::from_raw) {
-                    sys::kill(pid, signal);
-                }
-            }
-            clearing.signalled = true;
-            clearing.again = now + RECHECK * if clearing.gentle { 5 } else { 1 };
-            slot.clearing = Some(clearing);
-        }
-        // A service without leftovers may start again at once, and others after it.
-        self.advance();
-    }
-
-    // --- signals and children
+    // --- signals
 
     fn read_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
@@ -623,178 +513,6 @@ impl<'a> Supervisor<'a> {
             }
         }
     }
-
-    fn reap(&mut self) {
-        while let Some((pid, ended)) = sys::reap() {
-            // Nobody's: an orphan, which is all there is to do about it.
-            let Some((at, role)) = self.processes.remove(&pid.as_raw_nonzero().get()) else {
-                continue;
-            };
-            match role {
-                Role::Main => {
-                    self.read_output(at, true);
-                    self.slots[at].main = None;
-                    let forgiven = self.slots[at].planned.service.kind == Kind::Oneshot
-                        && matches!(self.slots[at].machine.state(), State::Starting(index) if self.slots[at].ignores_failure(Phase::Start, index));
-                    self.handle(
-                        at,
-                        Event::MainEnded(if forgiven { Ended::Exit(0) } else { ended }),
-                    );
-                }
-                Role::Step(phase, index) => {
-                    let forgiven = self.slots[at].ignores_failure(phase, index);
-                    if ended != Ended::Exit(0)
-                        && !forgiven
-                        && matches!(phase, Phase::Stop | Phase::StopPost)
-                    {
-                        say(&format!(
-                            "{}: its stop command {}",
-                            self.slots[at].name(),
-                            describe(ended)
-                        ));
-                    }
-                    if self.expects(at, phase, index) {
-                        self.handle(
-                            at,
-                            Event::StepEnded(if forgiven { Ended::Exit(0) } else { ended }),
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    /// The machine waits for exactly this command; one from before is of no interest.
-    fn expects(&self, at: usize, phase: Phase, index: usize) -> bool {
-        let state = match phase {
-            Phase::Pre => State::Preparing(index),
-            Phase::Post => State::Posting(index),
-            Phase::Check => State::Checking,
-            Phase::Stop => State::StopCommand(index),
-            Phase::StopPost => State::Cleaning(index),
-            Phase::Start => return false,
-        };
-        self.slots[at].machine.state() == state
-    }
-
-    // --- output
-
-    /// Reads what is there; `last` also takes a line that is not ended.
-    fn read_output(&mut self, at: usize, last: bool) {
-        let Some(slot) = self.slots.get_mut(at) else {
-            return;
-        };
-        let name = slot.planned.service.name.clone();
-        let mut buffer = [0_u8; 64 << 10];
-        while let Ok(count @ 1..) = rustix::io::read(&slot.reader, &mut buffer) {
-            slot.lines.feed(&name, &buffer[..count], &mut self.queue);
-            // Others have a turn too, and a full queue waits for its reader.
-            if !last || self.queue.is_full() {
-                break;
-            }
-        }
-        if last {
-            slot.lines.flush(&name, &mut self.queue);
-        }
-    }
-
-    fn flush_output(&mut self) {
-        self.queue.drain();
-        let full = self.queue.is_full();
-        if full != self.paused {
-            self.paused = full;
-            let flags = if full {
-                EventFlags::empty()
-            } else {
-                EventFlags::IN
-            };
-            for (at, slot) in self.slots.iter().enumerate() {
-                let _ = epoll::modify(
-                    &self.epoll,
-                    &slot.reader,
-                    EventData::new_u64(OUTPUT << KIND | at as u64),
-                    flags,
-                );
-            }
-        }
-        let watch = !self.queue.is_empty();
-        if watch != self.watching_stdout {
-            self.watching_stdout = watch;
-            let stdout = std::io::stdout();
-            // A regular file cannot be watched, and need not be: it never blocks.
-            let _ = if watch {
-                epoll::add(
-                    &self.epoll,
-                    stdout.as_fd(),
-                    EventData::new_u64(STDOUT),
-                    EventFlags::OUT,
-                )
-            } else {
-                epoll::delete(&self.epoll, stdout.as_fd())
-            };
-        }
-    }
-
-    /// sd_notify(3): lines of NAME=VALUE.
-    fn read_notifications(&mut self, at: usize) {
-        let mut buffer = [0_u8; 4096];
-        while let Some(Ok(count)) = self
-            .slots
-            .get(at)
-            .and_then(|s| s.notify.as_ref())
-            .map(|s| s.recv(&mut buffer))
-        {
-            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
-            for line in text.lines() {
-                match line.split_once('=') {
-                    Some(("READY", "1")) => self.handle(at, Event::Notified),
-                    Some(("STATUS", status)) => {
-                        self.slots[at].status = status.chars().take(200).collect()
-                    }
-                    Some(("STOPPING", "1")) => self.slots[at].status = "stopping".to_owned(),
-                    Some(("MAINPID", pid)) => self.adopt(at, pid),
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    fn adopt(&mut self, at: usize, pid: &str) {
-        let Some(pid) = pid
-            .parse()
-            .ok()
-            .filter(|pid| is_descendant(*pid))
-            .and_then(Pid::from_raw)
-        else {
-            return;
-        };
-        let raw = pid.as_raw_nonzero().get();
-        if let Some(old) = self.slots[at].main.replace(pid)
-            && old != pid
-        {
-            self.processes.remove(&old.as_raw_nonzero().get());
-        }
-        if let Some(process) = sys::process(raw) {
-            self.slots[at].sessions.push(process.session);
-        }
-        self.processes.insert(raw, (at, Role::Main));
-    }
-}
-
-/// Started by us or by what we started.
-fn is_descendant(pid: i32) -> bool {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    let mut at = pid;
-    while let Some(process) = sys::process(at) {
-        if process.parent == own {
-            return true;
-        }
-        if process.parent <= 1 {
-            return false;
-        }
-        at = process.parent;
-    }
-    false
 }
 
 fn control_socket(root: &Root) -> Result<UnixListener> {

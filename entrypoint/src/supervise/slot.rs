@@ -120,7 +120,7 @@ impl Slot {
         container: &Environment,
     ) -> Result<Pid, String> {
         let service = &self.planned.service;
-        if phase == Phase::Start && at == 0 || phase == Phase::Pre && at == 0 {
+        if at == 0 && matches!(phase, Phase::Start | Phase::Pre) {
             self.make_directories(root)
                 .map_err(|failure| failure.to_string())?;
         }

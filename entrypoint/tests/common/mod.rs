@@ -109,7 +109,12 @@ impl TestBox {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        self.file("/usr/lib/tiffin/contract.json", &self.contract.to_string());
+        // A running box may be reading it at this moment.
+        let path = self.path("/usr/lib/tiffin/contract.json");
+        let text = self.contract.to_string();
+        if fs::read_to_string(path).ok().as_ref() != Some(&text) {
+            self.file("/usr/lib/tiffin/contract.json", &text);
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_entrypoint"));
         command
             .arg("--root")

@@ -1,0 +1,90 @@
+//! What services write: their output, and their notifications (sd_notify(3)).
+
+use std::os::fd::AsFd as _;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::machine::Event;
+use super::{KIND, OUTPUT, STDOUT, Supervisor};
+
+impl Supervisor<'_> {
+    /// Reads what is there; `last` also takes a line that is not ended.
+    pub(super) fn read_output(&mut self, at: usize, last: bool) {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        let name = slot.planned.service.name.clone();
+        let mut buffer = [0_u8; 64 << 10];
+        while let Ok(count @ 1..) = rustix::io::read(&slot.reader, &mut buffer) {
+            slot.lines.feed(&name, &buffer[..count], &mut self.queue);
+            // Others have a turn too, and a full queue waits for its reader.
+            if !last || self.queue.is_full() {
+                break;
+            }
+        }
+        if last {
+            slot.lines.flush(&name, &mut self.queue);
+        }
+    }
+
+    pub(super) fn flush_output(&mut self) {
+        self.queue.drain();
+        let full = self.queue.is_full();
+        if full != self.paused {
+            self.paused = full;
+            let flags = if full {
+                EventFlags::empty()
+            } else {
+                EventFlags::IN
+            };
+            for (at, slot) in self.slots.iter().enumerate() {
+                let _ = epoll::modify(
+                    &self.epoll,
+                    &slot.reader,
+                    EventData::new_u64(OUTPUT << KIND | at as u64),
+                    flags,
+                );
+            }
+        }
+        let watch = !self.queue.is_empty();
+        if watch != self.watching_stdout {
+            self.watching_stdout = watch;
+            let stdout = std::io::stdout();
+            // A regular file cannot be watched, and need not be: it never blocks.
+            let _ = if watch {
+                epoll::add(
+                    &self.epoll,
+                    stdout.as_fd(),
+                    EventData::new_u64(STDOUT),
+                    EventFlags::OUT,
+                )
+            } else {
+                epoll::delete(&self.epoll, stdout.as_fd())
+            };
+        }
+    }
+
+    /// sd_notify(3): lines of NAME=VALUE.
+    pub(super) fn read_notifications(&mut self, at: usize) {
+        let mut buffer = [0_u8; 4096];
+        while let Some(Ok(count)) = self
+            .slots
+            .get(at)
+            .and_then(|s| s.notify.as_ref())
+            .map(|s| s.recv(&mut buffer))
+        {
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            for line in text.lines() {
+                match line.split_once('=') {
+                    Some(("READY", "1")) => self.handle(at, Event::Notified),
+                    Some(("STATUS", status)) => {
+                        self.slots[at].status = status.chars().take(200).collect()
+                    }
+                    Some(("STOPPING", "1")) => self.slots[at].status = "stopping".to_owned(),
+                    Some(("MAINPID", pid)) => self.adopt(at, pid),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
