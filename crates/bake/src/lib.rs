@@ -151,7 +151,7 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                 let text = serde_json::to_vec(&record).expect("records are JSON");
                 fs::write(&path, text).map_err(Error::io("write", &path))?;
                 if options.fresh {
-                    let _ = fs::remove_dir_all(&place);
+                    let _ = fs::rename(&place, work.path.join(format!("replaced-{index}")));
                 }
                 cache.keep(&made, &planned.key)?;
                 record

@@ -222,6 +222,10 @@ fn contract_layer(contract: &Contract, entrypoint: Vec<u8>) -> Vec<Entry> {
     let mut text = serde_json::to_vec_pretty(contract).expect("a contract is JSON");
     text.push(b'\n');
     vec![
+        // Real directories everywhere; named because some readers unpack a layer alone.
+        entry("usr", 0o755, Content::Directory),
+        entry("usr/bin", 0o755, Content::Directory),
+        entry("usr/lib", 0o755, Content::Directory),
         entry("usr/lib/tiffin", 0o755, Content::Directory),
         // It says which settings there are and how files are made, but holds no secret.
         entry(contract::PATH, 0o644, Content::File(text)),

@@ -73,12 +73,18 @@ fn nothing_runs_or_is_mounted(about: &Path) {
     );
 }
 
-const WRITE: &str = "    - copy: {content: 'hello', dest: /etc/hello}\n";
+/// A task whose layer no earlier run has left in the cache.
+fn write() -> String {
+    format!(
+        "    - copy: {{content: '{}', dest: /etc/hello}}\n",
+        unique("hello")
+    )
+}
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn an_unchanged_recipe_runs_no_playbook_and_gives_the_same_bytes() {
-    let small = Small::new(WRITE);
+    let small = Small::new(&write());
     must(&mut small.build());
     let sum = fs::read(small.dist().join("small-v1.tar.sha256")).unwrap();
     let out = output(&mut small.build());
@@ -96,21 +102,23 @@ fn an_unchanged_recipe_runs_no_playbook_and_gives_the_same_bytes() {
     assert!(small.dist().join("small-latest.tar").exists());
     nothing_runs_or_is_mounted(small.dir.path());
 
-    // Baked again from nothing but the base: the same bytes.
-    fs::rename(
-        small.dir.path().join("dist"),
-        small.dir.path().join("first"),
-    )
-    .unwrap();
-    small.write(
-        "site.yml",
-        &fs::read_to_string(small.dir.path().join("site.yml"))
-            .unwrap()
-            .replace("hello'", "other'"),
-    );
-    let said = output(&mut small.build());
+    // Baked by somebody else, from nothing: the same bytes.
+    let cache = small.dir.path().join("cache");
+    let out = output(small.build().arg("--cache").arg(&cache));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(
-        String::from_utf8_lossy(&said.stderr).contains("baked in"),
+        out.status.success() && said.contains("layer rootfs: baked in"),
+        "{said}"
+    );
+    assert_eq!(
+        fs::read(small.dist().join("small-v1.tar.sha256")).unwrap(),
+        sum
+    );
+
+    small.write("site.yml", &format!("- hosts: all\n  tasks:\n{}", write()));
+    let out = output(&mut small.build());
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("layer stack: baked in"),
         "a change is noticed"
     );
     assert_ne!(
@@ -142,7 +150,7 @@ fn a_failing_task_is_shown_in_ansibles_words() {
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn mistakes_in_the_recipe_are_named() {
-    let small = Small::new(WRITE);
+    let small = Small::new(&write());
     small.write("tiffin.yaml", "name: test/small\nplaybok: site.yml\n");
     let said = must_fail(&mut small.build(), 78);
     assert!(
@@ -224,7 +232,7 @@ fn interrupted_or_killed_it_leaves_nothing_behind() {
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_full_disk_is_named_and_leaves_nothing() {
-    let small = Small::new(WRITE);
+    let small = Small::new(&write());
     let full = small.dist();
     fs::create_dir(&full).unwrap();
     // A file system of 1 MB, seen by this build alone.

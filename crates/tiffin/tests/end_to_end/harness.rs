@@ -158,9 +158,11 @@ impl Container {
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
 
+    /// Status code and body of a GET as the monitoring; code 0 while nobody answers.
     pub fn get(&self, path: &str) -> (u16, String) {
         let url = self.url() + path;
-        let text = must(Command::new("curl").args([
+        let mut curl = Command::new("curl");
+        let out = output(curl.args([
             "-sS",
             "--max-time",
             "20",
@@ -170,8 +172,9 @@ impl Container {
             "\n%{http_code}",
             &url,
         ]));
-        let (body, code) = text.rsplit_once('\n').unwrap();
-        (code.parse().unwrap(), body.to_owned())
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let (body, code) = text.rsplit_once('\n').unwrap_or(("", "0"));
+        (code.parse().unwrap_or(0), body.to_owned())
     }
 }
 

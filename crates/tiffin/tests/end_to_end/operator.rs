@@ -88,7 +88,7 @@ fn secrets_given_as_files_are_used_and_never_shown() {
     let pong = must(&mut container.exec(&["redis-cli", "--no-auth-warning", "-a", secret, "ping"]));
     assert_eq!(pong, "PONG");
     assert!(!container.logs().contains(secret));
-    let processes = must(&mut docker(&["top", &container.name, "-eo", "args"]));
+    let processes = must(&mut docker(&["top", &container.name, "-eo", "pid,args"]));
     assert!(!processes.contains(secret), "{processes}");
     let shown = must(&mut run(&flags, &["render"])) + &must(&mut run(&flags, &["settings"]));
     assert!(!shown.contains(secret));
