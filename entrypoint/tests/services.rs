@@ -17,6 +17,7 @@ fn a_clean_stop_is_0_and_lines_carry_the_services_name() {
     b.wait_for("/up");
     b.wait_status("web ready");
     b.run(&["health"]).exits(0).says("all services are ready");
+    b.wait_log("web | hello");
     b.run(&["logs", "web"]).exits(0).says("web | hello");
     running
         .stop()
@@ -150,6 +151,8 @@ fn programs_of_supervisord_run_instead_of_it() {
     b.run(&["start", "nobody"])
         .exits(1)
         .says("no service is called nobody");
+    b.wait_log("worker:worker_00 | n=0");
+    b.wait_log("worker:worker_01 | n=1");
     let ended = running.stop();
     ended
         .exits(0)
@@ -248,6 +251,7 @@ fn a_readiness_check_gates_what_comes_after() {
     );
     let running = b.start();
     b.wait_status("app ready");
+    b.wait_log("app | ");
     let ended = running.stop();
     ended.exits(0).says("app | ");
     assert!(!ended.out.contains("No such file"), "{ended:#?}");

@@ -53,6 +53,7 @@ fn no_output_holds_a_secret_and_no_service_sees_one() {
     b.env("API_TOKEN", CANARY);
     let running = b.start();
     b.wait_status("app ready");
+    b.wait_log("TIFFIN_SERVICE=app");
     for words in [
         &["status", "--json"][..],
         &["logs"],

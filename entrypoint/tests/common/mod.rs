@@ -155,6 +155,13 @@ impl TestBox {
         })
     }
 
+    /// A simple service is ready when its process is started, not when it has said something.
+    pub fn wait_log(&self, wanted: &str) {
+        wait(wanted, || {
+            self.run(&["logs"]).out.contains(wanted).then_some(())
+        });
+    }
+
     pub fn wait_status(&self, wanted: &str) {
         wait(wanted, || {
             let out = self.run(&["status"]).out;
