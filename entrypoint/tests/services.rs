@@ -84,7 +84,9 @@ fn notify_waits_for_ready_and_holds_up_what_comes_after() {
     b.unit("app.service", "[Unit]\nAfter=db.service\n[Service]\nExecStart=/bin/sh -c 'echo app >> ROOT/order; exec sleep 1000'\n");
     let running = b.start();
     b.wait_status("app ready");
-    assert_eq!(b.wait_for("/order"), "db\napp\n");
+    common::wait("order", || {
+        (b.wait_for("/order") == "db\napp\n").then_some(())
+    });
     b.run(&["status"]).says("fine");
     running.stop().exits(0);
 }
