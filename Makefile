@@ -53,7 +53,7 @@ fmt: ## Format the Rust code
 bench: build ## Speed and size as ratios against other tools, in one run
 	ci/bench
 
-fulldeploy: ## Deploy the reference stack with the playbooks; stage=local is this machine
+fulldeploy: setup ## Deploy the reference stack with the playbooks; stage=local is this machine
 	cd playbooks && ansible-playbook -i inventories/$(stage) site.yml
 
 clean: ## Remove what was built; the cache of layers stays

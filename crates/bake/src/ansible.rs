@@ -109,10 +109,10 @@ impl<'a> Ansible<'a> {
         if let Some(inventory) = &recipe.inventory {
             ansible.inventories.push(inventory.clone());
         }
-        let groups = if recipe.group.is_empty() {
+        let groups = if recipe.groups.is_empty() {
             ansible.inventory_groups()?
         } else {
-            recipe.group.clone()
+            recipe.groups.clone()
         };
         let own = dir.join("inventory/box.json");
         write(&own, &inventory(&groups).to_string())?;

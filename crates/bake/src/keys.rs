@@ -73,7 +73,7 @@ pub fn keys(
             ansible.version.clone(),
             format!(
                 "{:?} {:?} {:?} {:?} {:?}",
-                recipe.volumes, layer.tags, layer.skip_tags, recipe.group, expressions
+                recipe.volumes, layer.tags, layer.skip_tags, recipe.groups, expressions
             ),
             serde_json::Value::Object(variables.clone()).to_string(),
         ];

@@ -53,10 +53,8 @@ pub struct Recipe {
     pub playbook: PathBuf,
     /// Exists: a file or a directory.
     pub inventory: Option<PathBuf>,
-    /// Ansible's `--limit`.
-    pub limit: Option<String>,
-    /// Key `groups`: the inventory groups that the box's one host belongs to.
-    pub group: Vec<String>,
+    /// The inventory groups that the box's one host belongs to; all when none is named.
+    pub groups: Vec<String>,
     /// Extra variables for Ansible.
     pub variables: serde_json::Map<String, serde_json::Value>,
     /// At least one, lowest first.

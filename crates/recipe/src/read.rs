@@ -28,7 +28,6 @@ const KEYS: &[&str] = &[
     "base_packages",
     "playbook",
     "inventory",
-    "limit",
     "groups",
     "variables",
     "layers",
@@ -113,8 +112,7 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             .get("inventory")
             .map(|field| files.existing(&field, "inventory"))
             .transpose()?,
-        limit: table.text("limit")?,
-        group: groups(&table)?,
+        groups: groups(&table)?,
         variables: variables(&table)?,
         layers: match table.get("layers") {
             Some(field) => layers(&field)?,

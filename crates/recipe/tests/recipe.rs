@@ -54,7 +54,6 @@ base: docker://docker.io/library/debian:12
 base_packages: [curl, libc6:amd64, g++]
 playbook: site.yml
 inventory: hosts
-limit: box
 groups: [database, web]
 layers:
   - name: packages
@@ -94,7 +93,7 @@ health: {interval: 10s}
         recipe.base,
         Base::Docker("docker.io/library/debian:12".to_owned())
     );
-    assert_eq!(recipe.group, ["database", "web"]);
+    assert_eq!(recipe.groups, ["database", "web"]);
     assert_eq!(recipe.layers[1].skip_tags, ["packages"]);
     let memory = &recipe.settings["REDIS_MAXMEMORY"];
     assert_eq!((memory.kind, memory.min), (Kind::Size, Some(64 << 20)));

@@ -255,6 +255,14 @@ fn config(recipe: &Recipe, baked: &Baked, epoch: u64) -> Config {
     label("licenses", recipe.licenses.as_ref());
     labels.extend(recipe.labels.clone());
     let health = recipe.health.unwrap_or_default();
+    let mut env =
+        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    // Read by the entrypoint; an operator's own value wins.
+    env.extend(
+        recipe
+            .stop_timeout
+            .map(|seconds| format!("TIFFIN_STOP_TIMEOUT={seconds}")),
+    );
     let history = baked
         .layers
         .iter()
@@ -268,7 +276,7 @@ fn config(recipe: &Recipe, baked: &Baked, epoch: u64) -> Config {
         os: "linux".into(),
         created_epoch: epoch,
         author: recipe.vendor.clone(),
-        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+        env,
         entrypoint: vec![contract::ENTRYPOINT.into()],
         cmd: Vec::new(),
         exposed_ports: recipe.ports.iter().map(|p| format!("{p}/tcp")).collect(),
