@@ -133,3 +133,54 @@ fn generated_passwords_stay_over_a_new_container() {
         "the password is in the log"
     );
 }
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_report_is_mailed_through_the_smtp_server_of_the_settings() {
+    let network = Network::new();
+    // The box has Python, and any command runs in it: a mail server that prints what it gets.
+    let server = Container {
+        name: unique("smtp"),
+    };
+    let mut command = docker(&[
+        "run",
+        "-d",
+        "--name",
+        &server.name,
+        "--network",
+        &network.name,
+        &image(),
+    ]);
+    must(command.args([
+        "python3",
+        "-u",
+        "-W",
+        "ignore",
+        "-m",
+        "smtpd",
+        "-n",
+        "-c",
+        "DebuggingServer",
+        "0.0.0.0:2525",
+    ]));
+    let to = format!("MAIL_SERVER={}", server.name);
+    let container = Container::run(&[
+        "--network",
+        &network.name,
+        "-e",
+        &to,
+        "-e",
+        "MAIL_PORT=2525",
+        "-e",
+        "MAIL_FROM=box@acme.test",
+    ]);
+    container.round_trip_with_mail("auditor@bank.test");
+    let arrived =
+        || server.logs().contains("auditor@bank.test") && server.logs().contains("box@acme.test");
+    assert!(
+        within(Duration::from_secs(30), arrived),
+        "{}\n{}",
+        server.logs(),
+        container.logs()
+    );
+}

@@ -143,11 +143,18 @@ impl Container {
     /// Waits until the box answers its monitoring, then does the report round trip; answers
     /// the report's id.
     pub fn round_trip(&self) -> String {
+        self.round_trip_with_mail("")
+    }
+
+    /// The same, and the report goes to a mail address too.
+    pub fn round_trip_with_mail(&self, address: &str) -> String {
         let mut command = Command::new("sh");
         command
             .arg(repository().join("examples/reference/smoke.sh"))
             .args([&self.url(), MONITORING]);
-        command.env("SMOKE_TIMEOUT", "120");
+        command
+            .env("SMOKE_TIMEOUT", "120")
+            .env("SMOKE_MAIL", address);
         let out = output(&mut command);
         assert!(
             out.status.success(),
@@ -203,6 +210,25 @@ impl Volume {
 impl Drop for Volume {
     fn drop(&mut self) {
         let _ = docker(&["volume", "rm", "-f", &self.name]).output();
+    }
+}
+
+/// A network of a test's own.
+pub struct Network {
+    pub name: String,
+}
+
+impl Network {
+    pub fn new() -> Network {
+        let name = unique("net");
+        must(&mut docker(&["network", "create", &name]));
+        Network { name }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = docker(&["network", "rm", &self.name]).output();
     }
 }
 
