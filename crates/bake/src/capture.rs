@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
+// One event is in hand at a time.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
-    Template(Box<TemplateEvent>),
+    Template(TemplateEvent),
     Service(ServiceEvent),
 }
 
