@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use contract::{Contract, Value, Variables};
 
+use crate::control::{self, Request};
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
 use crate::log::say;
@@ -90,21 +91,24 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
 }
 
 /// `docker run IMAGE bash`: nothing is printed, and a running box on the same volume is
-/// no obstacle unless a value must be generated.
+/// no obstacle unless a value must be generated. Inside a box that runs (`docker exec BOX
+/// tiffin COMMAND`) the files belong to that start and stay as they are.
 pub fn command(
     contract: &Contract,
     root: &Root,
     environment: &Environment,
     words: &[String],
 ) -> Result<Code> {
-    let state = State::new(contract, root);
-    let mut resolved = resolve(contract, &state, environment)?;
-    if !resolved.to_generate.is_empty() {
-        let _lock = state.lock(&words.join(" "))?;
-        generate(&state, &mut resolved)?;
+    if control::ask(root, &Request::Status).is_err() {
+        let state = State::new(contract, root);
+        let mut resolved = resolve(contract, &state, environment)?;
+        if !resolved.to_generate.is_empty() {
+            let _lock = state.lock(&words.join(" "))?;
+            generate(&state, &mut resolved)?;
+        }
+        let variables = resolved.variables(contract);
+        files::write(contract, &Engine::new(contract, &variables), root)?;
     }
-    let variables = resolved.variables(contract);
-    files::write(contract, &Engine::new(contract, &variables), root)?;
     let error = sys::exec(words);
     let name = words.first().map_or("", String::as_str);
     Err(if error.kind() == std::io::ErrorKind::NotFound {

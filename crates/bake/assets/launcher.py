@@ -29,7 +29,9 @@ EXPRESSIONS = json.loads(os.environ.get("TIFFIN_EXPRESSIONS", "[]"))
 SERVICE_MODULES = {"service", "systemd", "systemd_service", "sysvinit", "supervisorctl"}
 # What Ansible itself adds to every task: never captured wholesale, since it holds the
 # build machine's own state.
-MAGIC = {"vars", "hostvars", "groups", "ansible_facts", "play_hosts", "ansible_play_hosts"}
+MAGIC = {"vars", "hostvars", "groups", "play_hosts", "ansible_play_hosts"}
+# Variables of the environment that serve the build and may hold credentials.
+PRIVATE = ("PIP_", "TIFFIN_", "APT_")
 
 
 def record(event):
@@ -73,7 +75,9 @@ class Closure:
         self.environment = environment
         self.variables = variables
         self.found = {}
-        self.facts = {}
+        # Of these only what a template names is kept: as a whole they describe the build
+        # machine, its environment and the credentials in it.
+        self.partial = {"ansible_facts": {}, "ansible_env": {}}
         self.dynamic = set()
         self.includes = {}
 
@@ -87,20 +91,8 @@ class Closure:
         self.tree(tree)
 
     def tree(self, tree):
-        facts_whole = 0
-        for node in tree.find_all(nodes.Name):
-            if node.name == "ansible_facts":
-                facts_whole += 1
-        for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-            if isinstance(node.node, nodes.Name) and node.node.name == "ansible_facts":
-                key = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
-                facts = self.variables.get("ansible_facts", {})
-                if isinstance(key, str):
-                    facts_whole -= 1
-                    if key in facts:
-                        self.facts[key] = facts[key]
-        if facts_whole > 0:
-            self.dynamic.add("ansible_facts")
+        for name, kept in self.partial.items():
+            self.attributes(tree, name, kept)
         for node in tree.find_all(nodes.Call):
             if isinstance(node.node, nodes.Name) and node.node.name in ("lookup", "query", "q"):
                 first = node.args[0] if node.args else None
@@ -121,12 +113,28 @@ class Closure:
                 self.includes[name] = source
                 self.text(source)
 
+    def attributes(self, tree, name, kept):
+        whole = sum(1 for node in tree.find_all(nodes.Name) if node.name == name)
+        for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+            if not (isinstance(node.node, nodes.Name) and node.node.name == name):
+                continue
+            key = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
+            if not isinstance(key, str) or (name == "ansible_facts" and key == "env"):
+                continue
+            if name == "ansible_env" and key.upper().startswith(PRIVATE) or key.lower().endswith("_proxy"):
+                continue
+            whole -= 1
+            values = self.variables.get(name, {})
+            if key in values:
+                kept[key] = values[key]
+        if whole > 0:
+            self.dynamic.add(name)
+
     def name(self, name):
-        if name in self.found or name not in self.variables:
+        if name in self.found or name in self.partial or name not in self.variables:
             return
         if name in MAGIC:
-            if name != "ansible_facts":
-                self.dynamic.add(name)
+            self.dynamic.add(name)
             return
         value = self.variables[name]
         self.found[name] = value
@@ -151,8 +159,9 @@ class Closure:
                 out[name] = encode(value)
             except Unportable as problem:
                 self.dynamic.add("%s (%s)" % (name, problem))
-        if self.facts:
-            out["ansible_facts"] = encode(self.facts)
+        for name, kept in self.partial.items():
+            if kept:
+                out[name] = encode(kept)
         return out
 
 

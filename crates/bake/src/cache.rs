@@ -16,6 +16,7 @@ use std::{
     io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -62,19 +63,31 @@ impl Cache {
     /// A fresh directory to build in; what killed builds have left is removed first.
     pub fn work(&self) -> Result<Work> {
         let parent = self.root.join("work");
+        // One build at a time looks for leftovers or makes its own, so that none takes a
+        // directory whose lock is about to be taken for an abandoned one.
+        let gate_path = self.root.join("work.lock");
+        let gate = File::create(&gate_path).map_err(Error::io("make", &gate_path))?;
+        flock(&gate, FlockOperation::LockExclusive)
+            .map_err(|e| Error::io("lock", &gate_path)(e.into()))?;
         for entry in fs::read_dir(&parent)
             .map_err(Error::io("read", &parent))?
             .flatten()
         {
             let lock = entry.path().join("lock");
-            let abandoned = File::open(&lock)
-                .is_ok_and(|f| flock(&f, FlockOperation::NonBlockingLockExclusive).is_ok());
-            if abandoned {
+            let held = File::open(&lock)
+                .is_ok_and(|f| flock(&f, FlockOperation::NonBlockingLockExclusive).is_err());
+            if !held {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        let path = parent.join(std::process::id().to_string());
-        let _ = fs::remove_dir_all(&path);
+        // Builds in containers that share a cache may have one process ID.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let name = format!(
+            "{}-{}",
+            std::process::id(),
+            now.unwrap_or_default().as_nanos()
+        );
+        let path = parent.join(name);
         fs::create_dir(&path).map_err(Error::io("make", &path))?;
         let lock = path.join("lock");
         let file = File::create(&lock).map_err(Error::io("make", &lock))?;
@@ -126,16 +139,11 @@ pub fn hash_file(path: &Path) -> Result<String> {
     }
 }
 
-/// Never input of a layer, whatever they hold.
-const IGNORED: [&str; 7] = [
-    ".git",
-    "__pycache__",
-    "dist",
-    "target",
-    "node_modules",
-    ".tiffin-cache",
-    "credentials",
-];
+/// Never input of a layer, wherever they lie.
+const IGNORED: [&str; 2] = [".git", "__pycache__"];
+/// Where builds put what they make, directly beside a recipe. Deeper, such a name may well
+/// be what a role copies.
+const IGNORED_ON_TOP: [&str; 3] = ["dist", "target", ".tiffin-cache"];
 
 /// Hashes names, permissions and content below `root`, in byte order and never times;
 /// directories in `without` are passed over.
@@ -144,9 +152,9 @@ pub fn hash_tree(root: &Path, without: &BTreeSet<PathBuf>) -> Result<String> {
     let mut stack = vec![root.to_owned()];
     while let Some(path) = stack.pop() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if without.contains(&path)
-            || (path != root && (IGNORED.contains(&&*name) || name.ends_with(".pyc")))
-        {
+        let on_top = path.parent() == Some(root) && IGNORED_ON_TOP.contains(&&*name);
+        let ignored = IGNORED.contains(&&*name) || name.ends_with(".pyc") || on_top;
+        if without.contains(&path) || (path != root && ignored) {
             continue;
         }
         let found = fs::symlink_metadata(&path).map_err(Error::io("look at", &path))?;
@@ -156,6 +164,10 @@ pub fn hash_tree(root: &Path, without: &BTreeSet<PathBuf>) -> Result<String> {
         if found.is_symlink() {
             let target = fs::read_link(&path).map_err(Error::io("read", &path))?;
             hasher.update(target.to_string_lossy().as_bytes());
+            // What it leads to may lie outside, and is read through it.
+            if path.is_file() {
+                hasher.update(hash_file(&path)?);
+            }
         } else if found.is_dir() {
             let mut entries: Vec<PathBuf> = fs::read_dir(&path)
                 .map_err(Error::io("read", &path))?

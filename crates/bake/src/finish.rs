@@ -264,7 +264,10 @@ fn resolve_unit(view: &Sandbox, wanted: &str) -> Result<Option<Unit>> {
                     reason: "it is masked".into(),
                 });
             }
-            Some(target) if !name.contains('@') => {
+            // Linked in from elsewhere under its own name is no alias.
+            Some(target)
+                if !name.contains('@') && Path::new(&target).file_name() != Some(name.as_ref()) =>
+            {
                 name = Path::new(&target)
                     .file_name()
                     .unwrap_or_default()

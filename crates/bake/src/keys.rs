@@ -68,6 +68,7 @@ pub fn keys(
             .unwrap_or_default();
         let mut parts = vec![
             "layer".to_owned(),
+            chosen(recipe),
             OUTPUT.to_owned(),
             planned.last().map(|p| p.key.clone()).unwrap_or_default(),
             ansible.version.clone(),
@@ -94,6 +95,14 @@ pub fn keys(
         });
     }
     Ok(planned)
+}
+
+/// Which playbook and inventory, since the recipe's own file is not hashed.
+fn chosen(recipe: &Recipe) -> String {
+    let folder = recipe.path.parent().unwrap_or(Path::new("/"));
+    let below = |path: &Path| path.strip_prefix(folder).unwrap_or(path).to_owned();
+    let inventory = recipe.inventory.as_deref().map(below);
+    format!("{:?} {inventory:?}", below(&recipe.playbook))
 }
 
 /// The directories whose files a playbook may read, none inside another.
@@ -141,15 +150,47 @@ fn roles_dir(recipe: &Recipe) -> PathBuf {
         .join("roles")
 }
 
+/// What roles without a task in a layer cannot have brought into it. Their defaults,
+/// variables and handlers count: a play sees those of all its roles.
 fn unused_roles(recipe: &Recipe, used: &BTreeSet<String>) -> BTreeSet<PathBuf> {
     let Ok(entries) = fs::read_dir(roles_dir(recipe)) else {
         return BTreeSet::new();
     };
     entries
         .flatten()
-        .filter(|e| !used.contains(&*e.file_name().to_string_lossy()))
-        .map(|e| e.path())
+        .filter(|e| {
+            let name = e.file_name();
+            let name = name.to_string_lossy();
+            // `web/nginx` lies in the directory `web`.
+            !used
+                .iter()
+                .any(|role| role.split('/').next() == Some(&*name))
+        })
+        .flat_map(|e| ["tasks", "templates", "files"].map(|part| e.path().join(part)))
         .collect()
+}
+
+/// Whether a playbook chooses roles or tasks of roles while it runs: no list shows those.
+fn chooses_roles_at_run_time(dirs: &[PathBuf]) -> bool {
+    let mut stack = dirs.to_vec();
+    while let Some(dir) = stack.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                stack.push(path);
+            } else if path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                let elsewhere = |line: &str| {
+                    line.contains("include_tasks")
+                        && (line.contains("..") || line.contains("roles/"))
+                };
+                if text.contains("include_role") || text.lines().any(elsewhere) {
+                    return true;
+                }
+            }
+        }
+    }
+    false
 }
 
 type Roles = BTreeMap<String, Option<BTreeSet<String>>>;
@@ -164,6 +205,7 @@ fn roles_of_layers(
 ) -> Result<Roles> {
     let mut parts = vec![
         ansible.version.clone(),
+        chosen(recipe),
         format!("{:?} {variables:?}", recipe.layers),
     ];
     for dir in dirs {
@@ -177,10 +219,16 @@ fn roles_of_layers(
     {
         return Ok(known);
     }
+    let dynamic = chooses_roles_at_run_time(dirs);
     let roles: Roles = recipe
         .layers
         .iter()
-        .map(|l| (l.name.clone(), ansible.roles(l)))
+        .map(|l| {
+            (
+                l.name.clone(),
+                if dynamic { None } else { ansible.roles(l) },
+            )
+        })
         .collect();
     let fresh = memo.with_extension(std::process::id().to_string());
     if fs::write(&fresh, serde_json::to_vec(&roles).expect("names are JSON")).is_ok() {

@@ -150,9 +150,8 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                 let path = made.join("record.json");
                 let text = serde_json::to_vec(&record).expect("records are JSON");
                 fs::write(&path, text).map_err(Error::io("write", &path))?;
-                if options.fresh {
-                    let _ = fs::rename(&place, work.path.join(format!("replaced-{index}")));
-                }
+                // Its record could not be read, or it is to be made anew.
+                let _ = fs::rename(&place, work.path.join(format!("replaced-{index}")));
                 cache.keep(&made, &planned.key)?;
                 record
             }

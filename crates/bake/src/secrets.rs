@@ -18,7 +18,7 @@ use crate::{
 
 const PREFIX: &str = "tiffin-placeholder-";
 /// Files larger than this are no configuration.
-const LARGEST: u64 = 1 << 20;
+const LARGEST: u64 = 16 << 20;
 
 /// What stands for a setting's value during the play: the same in every build, so that
 /// layers are too.
@@ -110,9 +110,37 @@ fn is_empty(value: &Value) -> bool {
         || value.as_str().is_some_and(|text| text.contains("{{"))
 }
 
+/// A placeholder as it may stand in a file: in plain, and in base64 at each of the three
+/// places where it can begin in a longer text.
+fn forms() -> Vec<Vec<u8>> {
+    let encoded = (0..3).map(|before| {
+        let text = base64(&[&b"\0\0"[..before], PREFIX.as_bytes()].concat());
+        // The first characters depend on what stands before, the last on what follows.
+        let first = (before * 8).div_ceil(6);
+        text[first..(before + PREFIX.len()) * 8 / 6].to_vec()
+    });
+    std::iter::once(PREFIX.as_bytes().to_vec())
+        .chain(encoded)
+        .collect()
+}
+
+/// RFC 4648, without padding.
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bit = |n: usize| {
+        bytes
+            .get(n / 8)
+            .map_or(0, |byte| usize::from(byte >> (7 - n % 8) & 1))
+    };
+    (0..(bytes.len() * 8).div_ceil(6))
+        .map(|group| ALPHABET[(0..6).fold(0, |value, n| value << 1 | bit(group * 6 + n))])
+        .collect()
+}
+
 /// Files of a layer that hold a placeholder, as paths in the box.
 pub fn find(tree: &Path) -> Result<Vec<String>> {
-    let finder = memchr::memmem::Finder::new(PREFIX);
+    let forms = forms();
+    let finders: Vec<_> = forms.iter().map(memchr::memmem::Finder::new).collect();
     let mut found = Vec::new();
     let mut stack: Vec<PathBuf> = vec![tree.to_owned()];
     while let Some(dir) = stack.pop() {
@@ -129,7 +157,7 @@ pub fn find(tree: &Path) -> Result<Vec<String>> {
             } else if meta.is_file() && meta.size() <= LARGEST && meta.size() >= PREFIX.len() as u64
             {
                 let content = fs::read(&path).map_err(Error::io("read", &path))?;
-                if finder.find(&content).is_some() {
+                if finders.iter().any(|f| f.find(&content).is_some()) {
                     let shown = path.strip_prefix(tree).unwrap_or(&path);
                     found.push(format!("/{}", shown.display()));
                 }
@@ -154,17 +182,16 @@ pub fn check_files(
             continue;
         }
         let Some(content) = read(path) else { continue };
-        for name in recipe.settings.keys() {
-            if memchr::memmem::find(&content, placeholder(name).as_bytes()).is_none() {
-                continue;
-            }
-            let why = match template {
-                Some(template) => format!(
-                    "the box renders it differently: {}",
-                    finish::explain(&template.parity)
-                ),
-                None => "write it with a `template` task".to_owned(),
-            };
+        let why = match template {
+            Some(template) => format!(
+                "the box renders it differently: {}",
+                finish::explain(&template.parity)
+            ),
+            None => "write it with a `template` task".to_owned(),
+        };
+        let plain =
+            |name: &&String| memchr::memmem::find(&content, placeholder(name).as_bytes()).is_some();
+        if let Some(name) = recipe.settings.keys().find(plain) {
             return Err(Error::Setting {
                 setting: name.clone(),
                 reason: format!(
@@ -172,6 +199,34 @@ pub fn check_files(
                 ),
             });
         }
+        if forms()
+            .iter()
+            .any(|form| memchr::memmem::find(&content, form).is_some())
+        {
+            return Err(Error::Setting {
+                setting: "(one that is secret or required)".into(),
+                reason: format!(
+                    "its value ended in {path} in base64, which no start could write again: {why}"
+                ),
+            });
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_is_found_in_base64_wherever_it_begins() {
+        for before in ["", "a", "ab", "abc", "user:"] {
+            let text = base64(format!("{before}{}:rest", placeholder("NAME")).as_bytes());
+            let found = forms()
+                .iter()
+                .filter(|form| memchr::memmem::find(&text, form).is_some())
+                .count();
+            assert_eq!(found, 1, "after {before:?}");
+        }
+    }
 }

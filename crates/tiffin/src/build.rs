@@ -159,7 +159,8 @@ fn described_version(recipe: &Recipe) -> String {
 
 /// A baked layer as a blob; compressed once for all builds that share it.
 fn pack(layer: &BakedLayer, blobs: &Path, printer: &Printer) -> Result<Layer> {
-    let note = blobs.join(format!("{}.json", layer.key));
+    // Beside the layer's files: a layer that is baked again loses it.
+    let note = layer.tree.with_file_name("blob.json");
     if let Some(known) = fs::read(&note)
         .ok()
         .and_then(|text| known_layer(&text, blobs))

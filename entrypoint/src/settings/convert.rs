@@ -7,7 +7,10 @@ use contract::{Kind, Setting, Value};
 /// The value for the templates, or what is allowed instead.
 pub fn convert(setting: &Setting, text: &str) -> Result<Value, String> {
     let value = match setting.kind {
-        Kind::String | Kind::Secret => Value::from(text),
+        // A line end would begin a line of its own in most files that a value reaches.
+        Kind::String | Kind::Secret => {
+            string_if(setting, text, |t| !t.contains(['\n', '\r', '\0']))?
+        }
         Kind::Int => {
             let number: i64 = text.trim().parse().map_err(|_| allowed(setting))?;
             within(setting, number)?;
@@ -56,7 +59,7 @@ pub fn allowed(setting: &Setting) -> String {
         (None, None) => String::new(),
     };
     match setting.kind {
-        Kind::String | Kind::Secret => "text".to_owned(),
+        Kind::String | Kind::Secret => "text of one line".to_owned(),
         Kind::Int => format!("a whole number{range}"),
         Kind::Port if range.is_empty() => "a port from 1 to 65535".to_owned(),
         Kind::Port => format!("a port{range}"),

@@ -12,8 +12,8 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     mount::{
-        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
-        unmount,
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+        mount_change, mount_remount, unmount,
     },
     process::{WaitOptions, pivot_root, wait},
     thread::{UnshareFlags, set_name},
@@ -134,7 +134,14 @@ fn mount_root(layout: &Layout) -> Result<(), String> {
         None,
     )
     .map_err(say("/proc"))?;
-    mount_bind_recursive("/sys", inside("/sys")).map_err(say("/sys"))?;
+    // A task may read the build machine's kernel settings, never change them.
+    mount_bind("/sys", inside("/sys")).map_err(say("/sys"))?;
+    mount_bind(inside("/proc/sys"), inside("/proc/sys")).map_err(say("/proc/sys"))?;
+    for path in ["/sys", "/proc/sys"] {
+        let flags = MountFlags::BIND | MountFlags::RDONLY | guarded | MountFlags::NOEXEC;
+        mount_remount(inside(path), flags, "")
+            .map_err(say("a read-only view of the kernel's settings"))?;
+    }
     mount(
         "tmpfs",
         inside("/run"),

@@ -194,6 +194,97 @@ fn a_secret_that_no_template_could_renew_stops_the_build() {
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
+fn a_secret_in_base64_is_found_too() {
+    let small = Small::new(
+        "    - copy: {content: '{{ (\"user:\" ~ token) | b64encode }}', dest: /etc/token}\n",
+    );
+    small.write(
+        "tiffin.yaml",
+        "name: test/small\nplaybook: site.yml\nsettings:\n  TOKEN: {type: secret, generate: 32}\n",
+    );
+    let said = must_fail(&mut small.build(), 1);
+    assert!(
+        said.contains("base64") && said.contains("/etc/token"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn another_inventory_and_a_file_deep_below_are_noticed() {
+    let small = Small::new(
+        "    - copy: {content: '{{ who }}', dest: /etc/who}\n    - copy: {src: web/dist/app.js, dest: /etc/app.js}\n",
+    );
+    let name = unique("who");
+    small.write("one.ini", &format!("[all:vars]\nwho={name}-one\n"));
+    small.write("two.ini", &format!("[all:vars]\nwho={name}-two\n"));
+    fs::create_dir_all(small.dir.path().join("web/dist")).unwrap();
+    small.write("web/dist/app.js", "first");
+    let recipe =
+        |inventory: &str| format!("name: test/small\nplaybook: site.yml\ninventory: {inventory}\n");
+    let baked = || {
+        let out = output(&mut small.build());
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{said}");
+        said.contains("layer stack: baked in")
+    };
+    small.write("tiffin.yaml", &recipe("one.ini"));
+    assert!(baked());
+    small.write("tiffin.yaml", &recipe("two.ini"));
+    assert!(baked(), "another inventory");
+    small.write("web/dist/app.js", "second");
+    assert!(baked(), "another file");
+    small.write("tiffin.yaml", &(recipe("two.ini") + "title: Small\n"));
+    assert!(!baked(), "a title changes no layer");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn what_the_build_machine_keeps_for_itself_never_reaches_the_contract() {
+    let small = Small::new("    - template: {src: env.j2, dest: /etc/env}\n");
+    let site = fs::read_to_string(small.dir.path().join("site.yml")).unwrap();
+    small.write(
+        "site.yml",
+        &site.replace("gather_facts: false", "gather_facts: true"),
+    );
+    small.write(
+        "env.j2",
+        &format!("{} {{{{ ansible_env.HOME }}}}\n", unique("home")),
+    );
+    must(small.build().env(
+        "PIP_EXTRA_INDEX_URL",
+        "http://user:canary9pip@127.0.0.1:9/simple",
+    ));
+    let layers = must(
+        Command::new("tar")
+            .arg("-xOf")
+            .arg(small.dist().join("small-v1.tar"))
+            .arg("manifest.json"),
+    );
+    let top = layers
+        .rsplit("blobs/sha256/")
+        .next()
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+    let script = "tar -xOf \"$1\" blobs/sha256/$2 | tar -xzO usr/lib/tiffin/contract.json";
+    let contract = must(
+        Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(small.dist().join("small-v1.tar"))
+            .arg(top),
+    );
+    assert!(
+        contract.contains("/etc/env") && contract.contains("\"identical\""),
+        "{contract}"
+    );
+    assert!(!contract.contains("canary9pip"), "{contract}");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
 fn interrupted_or_killed_it_leaves_nothing_behind() {
     for signal in ["INT", "TERM", "KILL"] {
         let small = Small::new("    - command: sleep 300.25\n");

@@ -96,6 +96,45 @@ fn secrets_given_as_files_are_used_and_never_shown() {
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
+fn a_value_of_two_lines_is_refused() {
+    let said = must_fail(
+        &mut run(&["-e", "REDIS_PASSWORD=first7half\nport 7777"], &["check"]),
+        78,
+    );
+    assert!(
+        said.contains("REDIS_PASSWORD") && !said.contains("first7half"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_command_in_a_running_box_leaves_its_files_alone() {
+    let container = Container::run(&[]);
+    let ready = || {
+        output(&mut container.exec(&["tiffin", "health"]))
+            .status
+            .success()
+    };
+    assert!(
+        within(Duration::from_secs(120), ready),
+        "{}",
+        container.logs()
+    );
+    must(&mut docker(&[
+        "exec",
+        "-e",
+        "REDIS_PORT=7000",
+        &container.name,
+        "tiffin",
+        "true",
+    ]));
+    let conf = must(&mut container.exec(&["grep", "^port ", "/etc/redis/redis.conf"]));
+    assert_eq!(conf, "port 6379");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
 fn a_service_that_keeps_dying_ends_the_container() {
     let container = Container::run(&["-v", "/bin/false:/usr/bin/redis-server:ro"]);
     assert_eq!(
