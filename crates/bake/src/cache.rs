@@ -5,7 +5,7 @@
 //! CACHE/layers/KEY/record.json  what Ansible did in it
 //! CACHE/blobs/                  compressed layers, by digest
 //! CACHE/downloads/{apt,pip}/    packages
-//! CACHE/work/PID/               a build that is running, or was killed
+//! CACHE/work/PID-TIME/          a build that is running, or was killed
 //! ```
 //!
 //! A layer appears under `layers/` by one rename, so it is there whole or not at all.

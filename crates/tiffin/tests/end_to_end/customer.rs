@@ -21,16 +21,7 @@ fn answers_its_monitoring_and_computes_reports() {
     let (_, body) = container.get(&format!("/reports/{report}"));
     assert!(body.contains("2.5"), "{body}");
 
-    let healthy = || {
-        output(&mut container.exec(&["tiffin", "health"]))
-            .status
-            .success()
-    };
-    assert!(
-        within(Duration::from_secs(60), healthy),
-        "{}",
-        container.logs()
-    );
+    container.until_healthy();
     let status = must(&mut container.exec(&["tiffin", "status"]));
     for service in [
         "mongod",
@@ -108,16 +99,7 @@ fn a_setting_changes_the_files_that_it_reaches() {
 fn generated_passwords_stay_over_a_new_container() {
     let volume = Volume::new();
     let password = |container: &Container| {
-        let ready = || {
-            output(&mut container.exec(&["tiffin", "health"]))
-                .status
-                .success()
-        };
-        assert!(
-            within(Duration::from_secs(120), ready),
-            "{}",
-            container.logs()
-        );
+        container.until_healthy();
         must(&mut container.exec(&["sed", "-n", "s/^requirepass //p", "/etc/redis/redis.conf"]))
     };
     let first = password(&Container::run(&["-v", &volume.flag()]));

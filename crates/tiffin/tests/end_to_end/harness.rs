@@ -140,6 +140,16 @@ impl Container {
         .unwrap()
     }
 
+    /// Waits until all services are ready.
+    pub fn until_healthy(&self) {
+        let ready = || {
+            output(&mut self.exec(&["tiffin", "health"]))
+                .status
+                .success()
+        };
+        assert!(within(Duration::from_secs(120), ready), "{}", self.logs());
+    }
+
     /// Waits until the box answers its monitoring, then does the report round trip; answers
     /// the report's id.
     pub fn round_trip(&self) -> String {

@@ -75,16 +75,7 @@ fn secrets_given_as_files_are_used_and_never_shown() {
         "REDIS_PASSWORD_FILE=/run/given/redis",
     ];
     let container = Container::run(&flags);
-    let ready = || {
-        output(&mut container.exec(&["tiffin", "health"]))
-            .status
-            .success()
-    };
-    assert!(
-        within(Duration::from_secs(120), ready),
-        "{}",
-        container.logs()
-    );
+    container.until_healthy();
     let pong = must(&mut container.exec(&["redis-cli", "--no-auth-warning", "-a", secret, "ping"]));
     assert_eq!(pong, "PONG");
     assert!(!container.logs().contains(secret));
@@ -111,16 +102,7 @@ fn a_value_of_two_lines_is_refused() {
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_command_in_a_running_box_leaves_its_files_alone() {
     let container = Container::run(&[]);
-    let ready = || {
-        output(&mut container.exec(&["tiffin", "health"]))
-            .status
-            .success()
-    };
-    assert!(
-        within(Duration::from_secs(120), ready),
-        "{}",
-        container.logs()
-    );
+    container.until_healthy();
     must(&mut docker(&[
         "exec",
         "-e",
@@ -158,15 +140,7 @@ fn orphans_are_reaped_and_killed_services_come_back() {
         "for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.1 &) ; done",
     ]));
     must(&mut container.exec(&["sh", "-c", "kill -9 $(pidof redis-server)"]));
-    let back = || {
-        let out = output(&mut container.exec(&["tiffin", "health"]));
-        out.status.success()
-    };
-    assert!(
-        within(Duration::from_secs(60), back),
-        "{}",
-        container.logs()
-    );
+    container.until_healthy();
     container.round_trip();
     let zombies = must(&mut container.exec(&[
         "sh",
