@@ -53,6 +53,34 @@ fn a_service_that_may_not_be_restarted_ends_the_box() {
 }
 
 #[test]
+fn a_second_term_leaves_a_database_its_own_signal() {
+    let mut b = TestBox::new();
+    b.script(
+        "db",
+        "trap 'echo flushed; exit 0' TERM; while :; do sleep 0.05; done",
+    );
+    b.script(
+        "deaf",
+        "trap '' TERM; echo up > ROOT/up; while :; do sleep 0.05; done",
+    );
+    b.unit("db.service", "[Service]\nExecStart=ROOT/bin/db\n");
+    b.unit(
+        "deaf.service",
+        "[Unit]\nAfter=db.service\n[Service]\nExecStart=ROOT/bin/deaf\n",
+    );
+    let running = b.start();
+    b.wait_for("/up");
+    b.wait_status("deaf ready");
+    running.signal("-TERM");
+    b.wait_status("deaf stopping");
+    running
+        .stop()
+        .exits(0)
+        .says("SIGTERM again")
+        .says("db | flushed");
+}
+
+#[test]
 fn a_forking_daemon_is_known_by_its_pid_file() {
     let mut b = TestBox::new();
     b.script(

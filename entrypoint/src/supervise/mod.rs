@@ -501,15 +501,13 @@ impl<'a> Supervisor<'a> {
         self.ending = Some(Instant::now() + left);
         for at in 0..self.slots.len() {
             let state = self.slots[at].machine.state();
-            if matches!(state, State::StopCommand(_) | State::Stopping) {
-                self.handle(
-                    at,
-                    if left.is_zero() {
-                        Event::Hurry
-                    } else {
-                        Event::Stop(left)
-                    },
-                );
+            let stopping = matches!(state, State::StopCommand(_) | State::Stopping);
+            if left.is_zero() && stopping {
+                self.handle(at, Event::Hurry);
+            } else {
+                // Order gives way: whoever still runs, databases above all, gets its own
+                // signal and what time is left.
+                self.handle(at, Event::Stop(left));
             }
         }
     }
