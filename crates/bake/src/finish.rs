@@ -63,7 +63,7 @@ pub fn finish(
         }; // a later task removed it
         template.uid = file.uid();
         template.gid = file.gid();
-        template.mode = format!("{:04o}", file.mode() & 0o7777);
+        template.mode = mode(&file);
         template.parity = if view
             .read(&event.dest)
             .is_ok_and(|now| now == event.result.as_bytes())
@@ -224,6 +224,11 @@ fn stat(view: &Sandbox, path: &str) -> Option<fs::Metadata> {
     file.metadata().ok()
 }
 
+/// Permission bits as the contract writes them.
+fn mode(file: &fs::Metadata) -> String {
+    format!("{:04o}", file.mode() & 0o7777)
+}
+
 fn link_target(file: &File) -> Option<String> {
     let target = rustix::fs::readlinkat(file, "", Vec::new()).ok()?;
     target.into_string().ok()
@@ -300,7 +305,7 @@ fn walk_volume(
         path: path.to_owned(),
         uid: found.uid(),
         gid: found.gid(),
-        mode: format!("{:04o}", found.mode() & 0o7777),
+        mode: mode(&found),
     });
     let Ok(dir) = view.open_file(path) else {
         return;

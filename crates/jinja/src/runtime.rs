@@ -176,7 +176,7 @@ pub struct Call<'c, 's, 'e> {
     pub kwargs: Vec<(String, Value)>,
 }
 
-impl Call<'_, '_, '_> {
+impl<'s, 'e> Call<'_, 's, 'e> {
     pub fn value(&self) -> &Value {
         self.args.first().unwrap_or(&Value::UNDEFINED)
     }
@@ -253,29 +253,24 @@ impl Call<'_, '_, '_> {
 
     /// Calls another filter with the arguments from `from` on.
     pub fn filter(&mut self, name: &str, value: Value, from: usize) -> Result<Value> {
-        let mut args = vec![value];
-        args.extend(self.args.iter().skip(from).cloned());
-        let kwargs = self.kwargs.clone();
-        let mut call = Call {
-            session: self.session.clone(),
-            state: self.state,
-            args,
-            kwargs,
-        };
-        filters::apply(name, &mut call)
+        filters::apply(name, &mut self.passed_on(value, from))
     }
 
+    /// Calls a test, likewise.
     pub fn test(&mut self, name: &str, value: Value, from: usize) -> Result<bool> {
+        tests::apply(name, &mut self.passed_on(value, from))
+    }
+
+    /// The same call about another value, with the arguments from `from` on.
+    fn passed_on(&mut self, value: Value, from: usize) -> Call<'_, 's, 'e> {
         let mut args = vec![value];
         args.extend(self.args.iter().skip(from).cloned());
-        let kwargs = self.kwargs.clone();
-        let mut call = Call {
+        Call {
             session: self.session.clone(),
             state: self.state,
             args,
-            kwargs,
-        };
-        tests::apply(name, &mut call)
+            kwargs: self.kwargs.clone(),
+        }
     }
 }
 
