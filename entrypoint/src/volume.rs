@@ -197,7 +197,7 @@ mod tests {
 
     fn contract() -> Contract {
         serde_json::from_value(serde_json::json!({
-            "format": 1,
+            "format": 2,
             "product": {"name": "acme/x", "title": "X", "version": "v1"},
             "volumes": [{"path": "/data"}]
         }))

@@ -197,6 +197,7 @@ pub fn template(event: &TemplateEvent, variables: Variables, playbook_dir: &Path
         parity: Parity::Failed {
             reason: "not compared yet".into(),
         },
+        link: false,
         notify: event.notify.clone(),
         validate: event.validate.clone(),
     }

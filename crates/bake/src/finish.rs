@@ -137,6 +137,8 @@ pub fn finish(
             version: options.version.to_owned(),
         },
         settings,
+        facts: Vec::new(),
+        handlers: Default::default(),
         variables,
         templates,
         units,

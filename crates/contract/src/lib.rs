@@ -23,8 +23,12 @@ pub const PATH: &str = "/usr/lib/tiffin/contract.json";
 /// Where the entrypoint lies in the box; `/usr/bin/tiffin` links to it.
 pub const ENTRYPOINT: &str = "/usr/lib/tiffin/entrypoint";
 
+/// Below it lie the rendered files that [`Template::link`] speaks of, each under its own
+/// path: `/run/tiffin/files/etc/redis/redis.conf`.
+pub const FILES: &str = "/run/tiffin/files";
+
 /// Raised by every change that an older entrypoint would misread.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Raw variables by name, in the playbook's order.
 pub type Variables = serde_json::Map<String, Value>;
@@ -42,8 +46,17 @@ pub struct Contract {
     /// templates disagree (role variables, loop items), [`Template::variables`] holds the difference.
     #[serde(default)]
     pub variables: Variables,
+    /// Those of [`Contract::variables`] that are facts about the machine and are computed
+    /// anew at each start, such as `ansible_processor_vcpus`; all other facts stay as they
+    /// were at build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<String>,
     #[serde(default)]
     pub templates: Vec<Template>,
+    /// What the playbook's handlers do to services, by the handler's name or the topic that
+    /// it listens to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub handlers: BTreeMap<String, Vec<Handler>>,
     /// The systemd units that the playbook enabled or started, by name.
     #[serde(default)]
     pub units: Vec<Unit>,
@@ -82,6 +95,15 @@ pub struct Setting {
     /// The start is refused when nobody gives a value.
     #[serde(default)]
     pub required: bool,
+    /// A Jinja expression over the variables; the setting is required while it is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_if: Option<String>,
+    /// Settings that may not be given together with this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
+    /// Earlier names of the setting: still read, with a warning that gives the new one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deprecated: Vec<String>,
     /// Never shown, logged or given a default; [`Kind::Secret`] implies it.
     #[serde(default)]
     pub secret: bool,
@@ -105,6 +127,9 @@ pub struct Setting {
     pub default: Option<Value>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub help: String,
+    /// A value to show in the reference, as an operator would write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub example: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub section: Option<String>,
     /// The files that change with it: destinations of [`Template`]s.
@@ -136,10 +161,38 @@ pub enum Kind {
     Size,
     /// An absolute path.
     Path,
+    /// `0` to `100`, with or without `%`; passed on as given.
+    Percent,
+    /// Five fields as of crontab(5), or `@daily` and its like.
+    Cron,
+    /// A name of the box's own zone files: `Europe/Paris`.
+    Timezone,
+    /// PEM text of one or more X.509 certificates.
+    Certificate,
+    /// PEM text of a private key; a secret.
+    Key,
     Secret,
 }
 
-/// One file that an Ansible `template` task wrote.
+/// One effect of a handler on a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handler {
+    /// A unit's name without `.service`, or a supervisor program's or group's name.
+    pub service: String,
+    pub action: HandlerAction,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HandlerAction {
+    Reload,
+    Restart,
+}
+
+/// One file whose content comes from variables: an Ansible `template` task wrote it, or
+/// `copy: content=`, `lineinfile`, `blockinfile` and their like, which then appear here as
+/// a template of the whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
@@ -165,6 +218,10 @@ pub struct Template {
     #[serde(default)]
     pub includes: BTreeMap<String, String>,
     pub parity: Parity,
+    /// `dest` is a symbolic link to the same path below [`FILES`], where the start writes:
+    /// the root may then be read-only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub link: bool,
     /// Names of the handlers that the task notifies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<String>,
@@ -241,6 +298,10 @@ pub struct ServiceOverride {
     pub ready: Option<Ready>,
     /// A one-shot that runs once per version of the box, not at every start.
     pub once: bool,
+    /// Settings whose change makes a `once` job run again.
+    pub again: Vec<String>,
+    /// Files whose change restarts the service, besides what the playbook's handlers say.
+    pub uses: Vec<String>,
     /// A Jinja expression over the variables; the service is left out when it is false.
     pub when: Option<String>,
     /// Seconds between the stop signal and SIGKILL.

@@ -28,6 +28,7 @@ fn main() {
             variables: Default::default(),
             includes,
             parity: Parity::Identical,
+            link: false,
             notify: Vec::new(),
             validate: None,
         };

@@ -21,6 +21,7 @@ fn template(case: &Value) -> Template {
         variables: Variables::new(),
         includes: serde_json::from_value(part("includes")).unwrap_or_default(),
         parity: Parity::Identical,
+        link: false,
         notify: Vec::new(),
         validate: None,
     }

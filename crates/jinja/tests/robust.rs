@@ -20,6 +20,7 @@ fn template(body: &str) -> Template {
         variables: Variables::new(),
         includes: Default::default(),
         parity: Parity::Identical,
+        link: false,
         notify: Vec::new(),
         validate: None,
     }

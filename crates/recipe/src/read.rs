@@ -415,11 +415,21 @@ fn services(field: &Field) -> Result<BTreeMap<String, ServiceOverride>> {
             ))
             .hint(format!("write `{bare}`")));
         }
-        let table = value.table(&["after", "ready", "once", "when", "stop_timeout"])?;
+        let table = value.table(&[
+            "after",
+            "ready",
+            "once",
+            "again",
+            "uses",
+            "when",
+            "stop_timeout",
+        ])?;
         let service = ServiceOverride {
             after: table.texts("after")?,
             ready: table.get("ready").map(ready).transpose()?,
             once: table.flag("once")?,
+            again: table.texts("again")?,
+            uses: table.texts("uses")?,
             when: table.text("when")?,
             stop_timeout: table.seconds("stop_timeout")?,
         };

@@ -9,8 +9,22 @@ use crate::field::{Field, Table, duration, size};
 use crate::yaml::{self, quote};
 
 const KEYS: &[&str] = &[
-    "variable", "type", "required", "secret", "generate", "values", "choices", "min", "max",
-    "pattern", "help", "section",
+    "variable",
+    "type",
+    "required",
+    "secret",
+    "generate",
+    "values",
+    "choices",
+    "min",
+    "max",
+    "pattern",
+    "help",
+    "section",
+    "required_if",
+    "conflicts",
+    "deprecated",
+    "example",
 ];
 
 const KINDS: &[(&str, Kind)] = &[
@@ -27,6 +41,11 @@ const KINDS: &[(&str, Kind)] = &[
     ("duration", Kind::Duration),
     ("size", Kind::Size),
     ("path", Kind::Path),
+    ("percent", Kind::Percent),
+    ("cron", Kind::Cron),
+    ("timezone", Kind::Timezone),
+    ("certificate", Kind::Certificate),
+    ("key", Kind::Key),
     ("secret", Kind::Secret),
 ];
 
@@ -90,7 +109,7 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
     if secret && kind == Kind::String {
         kind = Kind::Secret;
     }
-    secret |= kind == Kind::Secret;
+    secret |= matches!(kind, Kind::Secret | Kind::Key);
 
     let variable = match table.get("variable") {
         Some(field) => {
@@ -153,6 +172,9 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
         kind,
         required,
         secret,
+        required_if: table.text("required_if")?,
+        conflicts: table.texts("conflicts")?,
+        deprecated: table.texts("deprecated")?,
         generate,
         choices: choices(&table, kind)?,
         min,
@@ -163,6 +185,7 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
             .text("help")?
             .map(|text| text.trim().to_owned())
             .unwrap_or_default(),
+        example: table.text("example")?,
         section: table.text("section")?,
         files: Vec::new(),
     })

@@ -8,9 +8,10 @@ use contract::{Kind, Setting, Value};
 pub fn convert(setting: &Setting, text: &str) -> Result<Value, String> {
     let value = match setting.kind {
         // A line end would begin a line of its own in most files that a value reaches.
-        Kind::String | Kind::Secret => {
+        Kind::String | Kind::Secret | Kind::Percent | Kind::Cron | Kind::Timezone => {
             string_if(setting, text, |t| !t.contains(['\n', '\r', '\0']))?
         }
+        Kind::Certificate | Kind::Key => string_if(setting, text, |t| !t.contains('\0'))?,
         Kind::Int => {
             let number: i64 = text.trim().parse().map_err(|_| allowed(setting))?;
             within(setting, number)?;
@@ -60,6 +61,11 @@ pub fn allowed(setting: &Setting) -> String {
     };
     match setting.kind {
         Kind::String | Kind::Secret => "text of one line".to_owned(),
+        Kind::Percent => "a percentage such as 75".to_owned(),
+        Kind::Cron => "five fields as in crontab(5), such as 0 3 * * *".to_owned(),
+        Kind::Timezone => "a time zone such as Europe/Paris".to_owned(),
+        Kind::Certificate => "PEM text of a certificate".to_owned(),
+        Kind::Key => "PEM text of a private key".to_owned(),
         Kind::Int => format!("a whole number{range}"),
         Kind::Port if range.is_empty() => "a port from 1 to 65535".to_owned(),
         Kind::Port => format!("a port{range}"),

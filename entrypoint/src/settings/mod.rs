@@ -49,5 +49,5 @@ pub const MASK: &str = "********";
 
 /// Nobody may see the value.
 pub fn is_secret(setting: &contract::Setting) -> bool {
-    setting.secret || setting.kind == contract::Kind::Secret
+    setting.secret || matches!(setting.kind, contract::Kind::Secret | contract::Kind::Key)
 }

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn no_format_shows_a_secret() {
         let contract: Contract = serde_json::from_value(json!({
-            "format": 1,
+            "format": 2,
             "product": {"name": "acme/x", "title": "X", "version": "v1"},
             "settings": {
                 "PASSWORD": {"variable": "p", "type": "string", "secret": true, "default": "CANARY", "help": "the | password"},

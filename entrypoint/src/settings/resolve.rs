@@ -345,7 +345,7 @@ mod tests {
 
     fn contract() -> Contract {
         serde_json::from_value(json!({
-            "format": 1,
+            "format": 2,
             "product": {"name": "acme/x", "title": "X", "version": "v1"},
             "settings": {
                 "REDIS_PORT": {"variable": "redis_port", "type": "port"},

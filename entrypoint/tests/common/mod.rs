@@ -33,7 +33,7 @@ impl TestBox {
         TestBox {
             dir: tempfile::tempdir().unwrap(),
             contract: json!({
-                "format": 1,
+                "format": 2,
                 "product": {"name": "acme/test", "title": "Test", "version": "v1"},
                 "volumes": [{"path": "/data"}],
             }),
