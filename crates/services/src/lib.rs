@@ -6,6 +6,7 @@
 //! [`Parsed::warnings`] or [`Parsed::not_applied`] entry.
 
 mod command;
+mod program;
 mod service;
 mod signal;
 pub mod supervisord;
@@ -13,6 +14,7 @@ pub mod systemd;
 mod text;
 
 pub use command::Command;
+pub use program::*;
 pub use service::*;
 pub use signal::{Signal, signal_name, signal_number};
 

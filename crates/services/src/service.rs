@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Command, Signal};
+use crate::{Command, Program, Signal};
 
 /// One service, whichever file described it. Paths and names are as written there.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,8 @@ pub struct Service {
     /// Time from start to ready; `None` is without limit.
     pub start_timeout: Option<Duration>,
     pub order: Order,
+    /// Set when supervisord's configuration describes it.
+    pub program: Option<Box<Program>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,7 +170,7 @@ fn programs(text: &str) -> Result<services::Parsed<Vec<services::Service>>, serv
 #[test]
 fn a_program_with_everything() {
     let parsed = programs(
-        "[program:web]\ncommand=/opt/venv/bin/gunicorn -b :%(ENV_PORT)s \"a b\" ; comment\nuser=www\nautorestart=true\nstartsecs=5\nstartretries=7\nstopsignal=QUIT\nstopwaitsecs=60\nstopasgroup=true\npriority=10\ndirectory=%(here)s\numask=027\nenvironment=A=\"1,2\",B=x\nstdout_logfile=/srv/own.log\nwrong=1\n[eventlistener:x]\ncommand=y\n[group:all]\nprograms=web,gone\n",
+        "[program:web]\ncommand=/opt/venv/bin/gunicorn -b :%(ENV_PORT)s \"a b\" ; comment\nuser=www\nautorestart=true\nstartsecs=5\nstartretries=7\nstopsignal=QUIT\nstopwaitsecs=60\nstopasgroup=true\npriority=10\ndirectory=%(here)s\numask=027\nenvironment=A=\"1,2\",B=x\nstdout_logfile=/srv/own.log\nwrong=1\n[eventlistener:x]\ncommand=y\nevents=TICK_5, process_state\nresult_handler=a:b\n[strange]\n[group:all]\nprograms=web,gone\n",
     )
     .unwrap();
     let web = &parsed.value[0];
@@ -202,12 +202,49 @@ fn a_program_with_everything() {
     let warnings = parsed.warnings.join("\n");
     for wanted in [
         "unknown key `wrong`",
-        "[eventlistener:x] is not supported",
+        "`result_handler` is Python code",
+        "unknown section [strange]",
         "names the program `gone`",
     ] {
         assert!(warnings.contains(wanted), "{warnings}");
     }
     assert!(parsed.not_applied[0].contains("/srv/own.log"));
+}
+
+#[test]
+fn listeners_and_fastcgi_programs_are_programs_with_a_role() {
+    let parsed = programs(
+        "[supervisord]\nenvironment=FOO=bar\n[eventlistener:x]\ncommand=/x %(ENV_FOO)s\nevents=TICK_5,process_state\n\
+         [fcgi-program:php]\ncommand=/php\nnumprocs=2\nprocess_name=%(program_name)s_%(process_num)d\nsocket=unix:///run/php.sock\nsocket_mode=0770\nsocket_owner=www\n",
+    )
+    .unwrap();
+    assert_eq!(parsed.warnings, [""; 0]);
+    let [x, php, _] = &parsed.value[..] else {
+        panic!("{:?}", parsed.value)
+    };
+    let program = x.program.as_ref().unwrap();
+    assert_eq!(program.command, "/x bar");
+    assert_eq!(program.priority, -1);
+    let listener = program.listener.as_ref().unwrap();
+    assert_eq!(listener.events, ["TICK_5", "PROCESS_STATE"]);
+    assert_eq!(php.name, "php:php_0");
+    let socket = php.program.as_ref().unwrap().socket.as_ref().unwrap();
+    assert_eq!(
+        socket.address,
+        services::FastCgiAddress::Unix {
+            path: "/run/php.sock".to_owned(),
+            mode: 0o770,
+            owner: Some("www".to_owned())
+        }
+    );
+    for text in [
+        "[eventlistener:x]\ncommand=y\n",
+        "[eventlistener:x]\ncommand=y\nevents=TICK_5\nredirect_stderr=true\n",
+        "[fcgi-program:x]\ncommand=y\n",
+        "[fcgi-program:x]\ncommand=y\nsocket=tcp://example.org:1\n",
+    ] {
+        assert!(programs(text).is_err(), "{text}");
+    }
 }
 
 #[test]

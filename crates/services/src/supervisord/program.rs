@@ -1,14 +1,16 @@
-//! [program:x] and [group:x] as [`Service`]s, one for each process.
+//! [program:x], [eventlistener:x], [fcgi-program:x] and [group:x] as [`Service`]s, one for
+//! each process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ini::{self, Section};
+use super::keys::Sort;
 use super::{expand, shell};
 use crate::text::{boolean, octal};
 use crate::{
-    Command, Commands, Error, Identity, Kind, Order, Origin, Parsed, Restart, RestartWhen, Service,
-    StopScope, Stopping, WorkingDirectory, signal_number,
+    Command, Commands, Error, Identity, Kind, Order, Origin, Parsed, Program, Restart, RestartWhen,
+    Service, StopScope, Stopping, WorkingDirectory, signal_number,
 };
 
 /// One configuration file.
@@ -28,28 +30,6 @@ impl File<'_> {
         }
     }
 }
-
-/// Keys whose effect is another one in a box: all output goes to the container's log.
-const LOG_KEYS: &[&str] = &[
-    "redirect_stderr",
-    "stdout_logfile",
-    "stderr_logfile",
-    "stdout_logfile_maxbytes",
-    "stdout_logfile_backups",
-    "stderr_logfile_maxbytes",
-    "stderr_logfile_backups",
-    "stdout_syslog",
-    "stderr_syslog",
-];
-
-/// Keys that are accepted and change nothing.
-const NOT_APPLIED: &[&str] = &[
-    "stdout_capture_maxbytes",
-    "stderr_capture_maxbytes",
-    "stdout_events_enabled",
-    "stderr_events_enabled",
-    "serverurl",
-];
 
 /// The glob patterns of [include], absolute or relative to the file's directory made so.
 ///
@@ -100,20 +80,25 @@ pub fn parse(
     }
     let defaults = Defaults::read(&sections, environment, &mut warnings)?;
     let groups = groups(&sections)?;
+    // As supervisord does: programs may read what [supervisord] adds to the environment.
+    let mut environment = environment.clone();
+    environment.extend(defaults.environment.iter().cloned());
+    let environment = &environment;
     let mut services: Vec<Service> = Vec::new();
     for (file, section) in &sections {
-        let Some(program) = section.name.strip_prefix("program:") else {
+        let Some((sort, program)) = Sort::of(&section.name) else {
             report_section(file, section, &mut warnings);
             continue;
         };
         let group = groups
             .iter()
             .find(|g| g.programs.iter().any(|p| p == program));
-        let reader = Program {
+        let reader = Reader {
+            sort,
             place: format!("{}: [{}]", file.path, section.name),
             file: *file,
             section,
-            program: program.trim(),
+            program,
             group,
             defaults: &defaults,
         };
@@ -150,12 +135,6 @@ fn report_section(file: &File<'_>, section: &Section, warnings: &mut Vec<String>
         // The box's own supervisor takes their place.
         "supervisord" | "supervisorctl" | "unix_http_server" | "inet_http_server"
         | "rpcinterface" | "include" | "group" | "ctlplugin" => {}
-        "eventlistener" | "fcgi-program" => {
-            warnings.push(format!(
-                "{}: [{}] is not supported and is not started",
-                file.path, section.name
-            ));
-        }
         _ => warnings.push(format!("{}: unknown section [{}]", file.path, section.name)),
     }
 }
@@ -234,7 +213,10 @@ fn groups(sections: &[(File<'_>, Section)]) -> Result<Vec<Group>, Error> {
     Ok(out)
 }
 
-fn base_names(file: File<'_>, environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(super) fn base_names(
+    file: File<'_>,
+    environment: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let mut names: BTreeMap<String, String> = environment
         .iter()
         .map(|(k, v)| (format!("ENV_{k}"), v.clone()))
@@ -246,21 +228,22 @@ fn base_names(file: File<'_>, environment: &BTreeMap<String, String>) -> BTreeMa
     names
 }
 
-struct Program<'a> {
-    place: String,
+pub(super) struct Reader<'a> {
+    pub(super) place: String,
+    pub(super) sort: Sort,
     file: File<'a>,
-    section: &'a Section,
+    pub(super) section: &'a Section,
     program: &'a str,
     group: Option<&'a Group>,
     defaults: &'a Defaults,
 }
 
-impl Program<'_> {
-    fn error(&self, key: &str, reason: impl std::fmt::Display) -> Error {
+impl Reader<'_> {
+    pub(super) fn error(&self, key: &str, reason: impl std::fmt::Display) -> Error {
         Error::new(format!("{} {key}", self.place), reason.to_string())
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> Result<T, Error> {
+    pub(super) fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> Result<T, Error> {
         match self.section.get(key) {
             None => Ok(default),
             Some(value) => value
@@ -270,7 +253,7 @@ impl Program<'_> {
         }
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
         match self.section.get(key) {
             None => Ok(default),
             Some(value) => boolean(value)
@@ -330,7 +313,7 @@ impl Program<'_> {
         expand::expand(value, names).map_err(|reason| self.error(key, reason))
     }
 
-    fn optional(
+    pub(super) fn optional(
         &self,
         key: &str,
         names: &BTreeMap<String, String>,
@@ -387,23 +370,43 @@ impl Program<'_> {
                     & 0o777
             }
         };
-        let own: i32 = self.number("priority", 999)?;
+        let own: i32 = self.number(
+            "priority",
+            if self.sort == Sort::Listener { -1 } else { 999 },
+        )?;
+        let group_priority = self.group.and_then(|g| g.priority).unwrap_or(own);
+        let startsecs: u32 = self.number("startsecs", 1)?;
+        let as_group = self.flag("stopasgroup", false)?;
+        let program = Program {
+            process: process.to_owned(),
+            group: group.to_owned(),
+            group_priority,
+            priority: own,
+            command: line,
+            startsecs,
+            startretries: self.number("startretries", 3)?,
+            // What is left is killed in any case; the key is only checked and shown.
+            killasgroup: self.flag("killasgroup", as_group)?,
+            redirect_stderr: self.flag("redirect_stderr", false)?,
+            stdout: self.log("stdout", names)?,
+            stderr: self.log("stderr", names)?,
+            server_url: self
+                .optional("serverurl", names)?
+                .filter(|url| !url.eq_ignore_ascii_case("auto")),
+            listener: self.listener(names)?,
+            socket: self.socket(names)?,
+        };
         Ok(Service {
             name,
             aliases,
             description: String::new(),
             origin: Origin::Program,
             kind: Kind::Simple {
-                settle: Duration::from_secs(self.number::<u32>("startsecs", 1)?.into()),
+                settle: Duration::from_secs(startsecs.into()),
             },
             autostart: self.flag("autostart", true)?,
             // Groups are ordered first, programs within them second.
-            priority: self
-                .group
-                .and_then(|g| g.priority)
-                .unwrap_or(own)
-                .saturating_mul(1000)
-                .saturating_add(own),
+            priority: group_priority.saturating_mul(1000).saturating_add(own),
             conditions: Vec::new(),
             commands: Commands {
                 start: vec![Command {
@@ -435,6 +438,7 @@ impl Program<'_> {
             stopping: self.stopping()?,
             start_timeout: Some(Duration::from_secs(90)),
             order: Order::default(),
+            program: Some(Box::new(program)),
         })
     }
 
@@ -482,8 +486,6 @@ impl Program<'_> {
         let signal = signal_number(signal)
             .ok_or_else(|| self.error("stopsignal", format!("`{signal}` is not a signal")))?;
         let as_group = self.flag("stopasgroup", false)?;
-        // What is left is killed in any case; the key is only checked.
-        self.flag("killasgroup", as_group)?;
         Ok(Stopping {
             signal,
             scope: if as_group {
@@ -496,50 +498,4 @@ impl Program<'_> {
             )),
         })
     }
-
-    fn report_keys(&self, warnings: &mut Vec<String>, not_applied: &mut Vec<String>) {
-        const KNOWN: &[&str] = &[
-            "command",
-            "process_name",
-            "numprocs",
-            "numprocs_start",
-            "directory",
-            "user",
-            "environment",
-            "autostart",
-            "autorestart",
-            "exitcodes",
-            "startsecs",
-            "startretries",
-            "stopsignal",
-            "stopwaitsecs",
-            "stopasgroup",
-            "killasgroup",
-            "umask",
-            "priority",
-        ];
-        for (key, value) in &self.section.options {
-            let key = key.as_str();
-            if NOT_APPLIED.contains(&key) {
-                not_applied.push(format!("[{}] {key}", self.section.name));
-            } else if key.ends_with("_logfile") && !relayed(value) {
-                not_applied.push(format!(
-                    "[{}] {key}={value}: its output goes to the container's log",
-                    self.section.name
-                ));
-            } else if !KNOWN.contains(&key) && !LOG_KEYS.contains(&key) {
-                warnings.push(format!("{}: unknown key `{key}`", self.place));
-            }
-        }
-    }
-}
-
-/// Whether the container's log is what the author of a `stdout_logfile` meant anyway.
-fn relayed(value: &str) -> bool {
-    matches!(
-        value.to_ascii_uppercase().as_str(),
-        "AUTO" | "NONE" | "SYSLOG" | ""
-    ) || value.starts_with("/dev/")
-        || value.starts_with("/proc/self/fd/")
-        || value.starts_with("/var/log/")
 }

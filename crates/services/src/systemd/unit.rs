@@ -128,6 +128,7 @@ impl<'a> Reader<'a> {
                 },
                 start_timeout: None,
                 order: Order::default(),
+                program: None,
             },
             type_: String::new(),
             has_service_section: false,
