@@ -107,6 +107,21 @@ impl Accounts {
             .or_else(|| who.parse().ok())
     }
 
+    /// `user` or `user:group`, as supervisord's `chown=` has it.
+    pub fn owner(&self, who: &str) -> Result<(u32, Option<u32>), String> {
+        let (user, group) = who.split_once(':').unwrap_or((who, ""));
+        let found = self
+            .user(user)
+            .ok_or_else(|| format!("there is no user `{user}`"))?;
+        let gid = match group {
+            "" => found.gid,
+            group => self
+                .group(group)
+                .ok_or_else(|| format!("there is no group `{group}`"))?,
+        };
+        Ok((found.uid, Some(gid)))
+    }
+
     pub fn root(&self) -> Credentials {
         let user = self
             .user("0")

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Mutex;
 
 /// Longer lines are split.
 const LINE_LIMIT: usize = 1 << 20;
@@ -18,8 +19,23 @@ const QUEUE_LIMIT: usize = 4 << 20;
 /// What a pipe that poll(2) calls writable takes without blocking.
 const CHUNK: usize = 4096;
 
+/// What was said, for clients that ask for the main log.
+static SAID: Mutex<Lines> = Mutex::new(Lines::new());
+
+/// The recent messages of the entrypoint itself.
+pub fn said<T>(look: impl FnOnce(&mut Lines) -> T) -> T {
+    look(&mut SAID
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
 /// `tiffin: message`, each line of it.
 pub fn say(message: &str) {
+    said(|lines| {
+        for line in message.lines() {
+            lines.remember(0, line.as_bytes());
+        }
+    });
     let mut text = String::new();
     for line in message.lines() {
         text.push_str("tiffin: ");
@@ -35,9 +51,54 @@ pub struct Lines {
     partial: Vec<u8>,
     ring: VecDeque<(u64, Vec<u8>)>,
     ring_bytes: usize,
+    /// Bytes of all lines since the last [`Lines::clear`], line ends included.
+    total: u64,
 }
 
 impl Lines {
+    const fn new() -> Self {
+        Lines {
+            partial: Vec::new(),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            total: 0,
+        }
+    }
+
+    /// As if the lines were a file: its length, with what is not ended yet.
+    pub fn length(&self) -> u64 {
+        self.total + self.partial.len() as u64
+    }
+
+    /// What that file holds from `offset` on, as far as it is remembered.
+    pub fn since(&self, offset: u64) -> Vec<u8> {
+        let mut missing = self.length().saturating_sub(offset);
+        let partial = self.partial.len() as u64;
+        missing = missing.saturating_sub(partial);
+        let mut from = self.ring.len();
+        while missing > 0 && from > 0 {
+            from -= 1;
+            missing = missing.saturating_sub(self.ring[from].1.len() as u64 + 1);
+        }
+        let mut out = Vec::new();
+        for (_, line) in self.ring.range(from..) {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+        out.extend_from_slice(&self.partial);
+        // The first line may begin before the offset.
+        let keep = usize::try_from(self.length().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let skip = out.len().saturating_sub(keep);
+        out.drain(..skip);
+        out
+    }
+
+    pub fn clear(&mut self) {
+        self.ring.clear();
+        self.ring_bytes = 0;
+        self.total = 0;
+    }
+
     pub fn feed(&mut self, name: &str, bytes: &[u8], out: &mut Queue) {
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|b| *b == b'\n') {
@@ -72,8 +133,13 @@ impl Lines {
     fn line(&mut self, name: &str, line: &[u8], out: &mut Queue) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         out.push(name, line);
+        self.remember(out.sequence, line);
+    }
+
+    fn remember(&mut self, sequence: u64, line: &[u8]) {
         self.ring_bytes += line.len();
-        self.ring.push_back((out.sequence, line.to_vec()));
+        self.total += line.len() as u64 + 1;
+        self.ring.push_back((sequence, line.to_vec()));
         while self.ring.len() > RING_LINES || (self.ring_bytes > RING_BYTES && self.ring.len() > 1)
         {
             if let Some((_, old)) = self.ring.pop_front() {
@@ -175,6 +241,25 @@ mod tests {
         assert_eq!(text(&queue), "web | one\nweb | two\n");
         lines.flush("web", &mut queue);
         assert_eq!(text(&queue), "web | one\nweb | two\nweb | thr\n");
+    }
+
+    #[test]
+    fn the_ring_reads_like_the_end_of_a_file() {
+        let (mut lines, mut queue) = (Lines::default(), Queue::default());
+        for i in 0..1000 {
+            lines.feed("x", format!("line {i}\n").as_bytes(), &mut queue);
+        }
+        lines.feed("x", b"and", &mut queue);
+        let whole: String = (0..1000).map(|i| format!("line {i}\n")).collect::<String>() + "and";
+        assert_eq!(lines.length(), whole.len() as u64);
+        for back in [0, 1, 3, 4, 5, 11, 12, 500] {
+            let from = whole.len() - back;
+            assert_eq!(lines.since(from as u64), whole.as_bytes()[from..], "{back}");
+        }
+        let kept = lines.since(0);
+        assert!(whole.as_bytes().ends_with(&kept) && kept.len() > 1500);
+        lines.clear();
+        assert_eq!((lines.length(), lines.since(0)), (3, b"and".to_vec()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod root;
 mod settings;
 mod start;
 mod supervise;
+mod supervisord;
 mod sys;
 mod volume;
 

@@ -44,6 +44,8 @@ pub enum Probe {
 #[derive(Debug)]
 pub struct Plan {
     pub services: Vec<Planned>,
+    /// What supervisord's configuration says of its sockets, when there is one.
+    pub daemon: Option<supervisord::Daemon>,
     pub warnings: Vec<String>,
 }
 
@@ -56,15 +58,24 @@ pub fn plan(
 ) -> Result<Plan> {
     let mut warnings = Vec::new();
     let mut services = Vec::new();
+    let mut daemon = None;
     for unit in &contract.units {
         // Slices and targets are not run; timers are named.
         if !unit.name.ends_with(".service") {
             warnings.push(format!("{} is not started: only services are", unit.name));
             continue;
         }
-        services.extend(read_unit(unit, root, environment, &mut warnings)?);
+        services.extend(read_unit(
+            unit,
+            root,
+            environment,
+            &mut warnings,
+            &mut daemon,
+        )?);
     }
-    order(contract, engine, root, services, warnings)
+    let mut plan = order(contract, engine, root, services, warnings)?;
+    plan.daemon = daemon;
+    Ok(plan)
 }
 
 fn config(error: &services::Error) -> Failure {
@@ -76,6 +87,7 @@ fn read_unit(
     root: &Root,
     environment: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
+    daemon: &mut Option<supervisord::Daemon>,
 ) -> Result<Vec<Service>> {
     // /etc overrides /lib, as a whole.
     let own = format!("/etc/systemd/system/{}", unit.name);
@@ -122,7 +134,12 @@ fn read_unit(
             .map(|w| format!("{}: {w}", unit.name)),
     );
     match supervisord_config(&parsed.value) {
-        Some(path) => read_programs(&path, &parsed.value, root, environment, warnings),
+        Some(path) => {
+            let (programs, found) =
+                read_programs(&path, &parsed.value, root, environment, warnings)?;
+            daemon.get_or_insert(found);
+            Ok(programs)
+        }
         None => Ok(vec![parsed.value]),
     }
 }
@@ -158,7 +175,7 @@ fn read_programs(
     root: &Root,
     environment: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Service>> {
+) -> Result<(Vec<Service>, supervisord::Daemon)> {
     let text = root.read(path)?.ok_or_else(|| {
         Failure::new(
             Code::Config,
@@ -193,7 +210,8 @@ fn read_programs(
         environment.append(&mut program.environment);
         program.environment = environment;
     }
-    Ok(programs)
+    let daemon = supervisord::daemon(&files, environment).map_err(|e| config(&e))?;
+    Ok((programs, daemon))
 }
 
 /// Paths that match; `*` and `?` stand for what is within one name.
@@ -390,6 +408,7 @@ fn order(
     }
     Ok(Plan {
         services: planned,
+        daemon: None,
         warnings,
     })
 }

@@ -86,8 +86,9 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
                 .hint("the playbooks enabled no unit; see `units` in the contract"),
         );
     }
+    let again = || plan::plan(contract, &engine, root, &environment.variables);
     let supervisor = Supervisor::new(plan, root, environment, &state, &contract.product.version)?;
-    Ok(supervisor.run())
+    Ok(supervisor.replan(&again).run())
 }
 
 /// `docker run IMAGE bash`: nothing is printed, and a running box on the same volume is

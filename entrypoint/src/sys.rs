@@ -41,11 +41,14 @@ pub struct Setup<'a> {
     pub oom_score_adj: Option<i32>,
     pub limits: &'a [Limit],
     pub output: &'a OwnedFd,
+    pub errors: &'a OwnedFd,
+    /// `None` is /dev/null.
+    pub input: Option<OwnedFd>,
 }
 
 /// Starts a process as the leader of a session of its own, so that all it starts can be
 /// found again. Errors of exec are reported here, not by the child.
-pub fn spawn(setup: &Setup<'_>) -> io::Result<Pid> {
+pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
     let [program, arguments @ ..] = setup.argv else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -57,9 +60,9 @@ pub fn spawn(setup: &Setup<'_>) -> io::Result<Pid> {
         .args(arguments)
         .env_clear()
         .envs(setup.environment.iter().map(|(k, v)| (k, v)))
-        .stdin(Stdio::null())
+        .stdin(setup.input.take().map_or_else(Stdio::null, Stdio::from))
         .stdout(setup.output.try_clone()?)
-        .stderr(setup.output.try_clone()?);
+        .stderr(setup.errors.try_clone()?);
     if let Some(name) = setup.argv0 {
         command.arg0(name);
     }

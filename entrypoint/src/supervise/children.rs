@@ -133,6 +133,7 @@ impl Supervisor<'_> {
                 Role::Main => {
                     self.read_output(at, true);
                     self.slots[at].main = None;
+                    self.note_end(at, ended);
                     let forgiven = self.slots[at].planned.service.kind == Kind::Oneshot
                         && matches!(self.slots[at].machine.state(), State::Starting(index) if self.slots[at].ignores_failure(Phase::Start, index));
                     self.handle(

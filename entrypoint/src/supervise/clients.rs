@@ -133,6 +133,7 @@ impl Supervisor<'_> {
 
     fn called(&self, name: &str) -> Vec<usize> {
         (0..self.slots.len())
+            .filter(|at| !self.slots[*at].process.removed)
             .filter(|at| is_called(&self.slots[*at].planned.service, name))
             .collect()
     }
@@ -165,6 +166,7 @@ impl Supervisor<'_> {
     fn status(&self) -> Vec<Status> {
         self.slots
             .iter()
+            .filter(|slot| !slot.process.removed)
             .map(|slot| {
                 let state = slot.machine.state();
                 let wanted = slot.planned.service.autostart && slot.planned.skip.is_none();
@@ -189,7 +191,9 @@ impl Supervisor<'_> {
     fn logs(&self, name: Option<&str>) -> Reply {
         let chosen = match name {
             Some(name) => self.called(name),
-            None => (0..self.slots.len()).collect(),
+            None => (0..self.slots.len())
+                .filter(|at| !self.slots[*at].process.removed)
+                .collect(),
         };
         if chosen.is_empty() {
             return Reply::Refused(format!("no service is called {}", name.unwrap_or_default()));
@@ -197,11 +201,14 @@ impl Supervisor<'_> {
         let mut lines: Vec<(u64, String)> = Vec::new();
         for at in chosen {
             let slot = &self.slots[at];
-            lines.extend(
-                slot.lines
-                    .recent(usize::MAX)
-                    .map(|(order, line)| (order, format!("{} | {line}", slot.name()))),
-            );
+            for stream in std::iter::once(&slot.out).chain(&slot.errors) {
+                lines.extend(
+                    stream
+                        .lines
+                        .recent(usize::MAX)
+                        .map(|(order, line)| (order, format!("{} | {line}", slot.name()))),
+                );
+            }
         }
         lines.sort();
         Reply::Lines(lines.into_iter().map(|(_, line)| line).collect())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use services::{Kind, Origin, Restart, RestartWhen, signal_name};
 
 use crate::plan::Planned;
+use crate::supervisord::words::ProcessState;
 use crate::sys::Ended;
 
 /// Having run this long, a death is not a quick one.
@@ -191,6 +192,8 @@ pub struct Machine {
     quick_deaths: u32,
     pub restarts: u32,
     pub last_end: Option<Ended>,
+    /// It failed because its attempts are used up.
+    exhausted: bool,
 }
 
 type Actions = Vec<Action>;
@@ -209,6 +212,34 @@ impl Machine {
             quick_deaths: 0,
             restarts: 0,
             last_end: None,
+            exhausted: false,
+        }
+    }
+
+    /// What supervisord would call the state.
+    pub fn process_state(&self) -> ProcessState {
+        use ProcessState as P;
+        match self.state {
+            State::Waiting
+            | State::Preparing(_)
+            | State::Starting(_)
+            | State::Posting(_)
+            | State::Checking => P::Starting,
+            State::Ready => P::Running,
+            State::StopCommand(_) | State::Stopping => P::Stopping,
+            State::Clearing | State::Cleaning(_) => match self.outcome {
+                Outcome::Stopped | Outcome::Again => P::Stopping,
+                Outcome::Finished => P::Exited,
+                Outcome::Retry(_) if self.was_ready => P::Exited,
+                Outcome::Retry(_) => P::Backoff,
+                Outcome::GiveUp(_) if self.exhausted => P::Backoff,
+                Outcome::GiveUp(_) => P::Exited,
+            },
+            State::Backoff => P::Backoff,
+            State::Finished => P::Exited,
+            State::Stopped | State::Skipped => P::Stopped,
+            State::Failed if self.exhausted => P::Fatal,
+            State::Failed => P::Exited,
         }
     }
 
@@ -234,7 +265,11 @@ impl Machine {
     pub fn handle(&mut self, event: &Event, now: Instant) -> Actions {
         use State as S;
         match (self.state, event) {
-            (S::Waiting | S::Stopped | S::Finished | S::Failed, Event::Start) => self.begin(now),
+            (S::Waiting | S::Stopped | S::Finished | S::Failed, Event::Start) => {
+                // Who asks for it after it was given up gives it all its attempts again.
+                self.quick_deaths = 0;
+                self.begin(now)
+            }
             (S::Backoff, Event::Start | Event::Deadline) => self.begin(now),
 
             (S::Preparing(at), Event::StepEnded(ended)) => {
@@ -327,6 +362,7 @@ impl Machine {
     fn begin(&mut self, now: Instant) -> Actions {
         self.started = now;
         self.was_ready = false;
+        self.exhausted = false;
         self.main = false;
         self.deadline = self.rules.start_timeout.map(|timeout| now + timeout);
         self.prepare(0, now)
@@ -401,7 +437,7 @@ impl Machine {
         vec![Action::Ready]
     }
 
-    fn is_success(&self, ended: Ended) -> bool {
+    pub fn is_success(&self, ended: Ended) -> bool {
         match ended {
             // supervisord's exitcodes may leave 0 out; systemd's 0 is always one.
             Ended::Exit(code) => {
@@ -479,6 +515,7 @@ impl Machine {
             let times = self.quick_deaths;
             match self.rules.restart.limit {
                 Some(limit) if times >= limit => {
+                    self.exhausted = true;
                     self.outcome = Outcome::GiveUp(format!(
                         "{reason} after {}, for the {times}. time in a row",
                         seconds(up)

@@ -12,6 +12,7 @@ mod machine;
 mod machine_tests;
 mod output;
 pub mod probe;
+mod rpc;
 mod slot;
 
 use std::collections::HashMap;
@@ -52,6 +53,10 @@ const KIND: u64 = 32;
 const OUTPUT: u64 = 1;
 const NOTIFY: u64 = 2;
 const CLIENT: u64 = 3;
+const ERRORS: u64 = 4;
+const RPC_SOCKET: u64 = 5;
+const RPC_CLIENT: u64 = 6;
+const INPUT: u64 = 7;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -76,6 +81,7 @@ pub struct Supervisor<'a> {
     signals: SignalFd,
     listener: UnixListener,
     clients: Clients,
+    rpc: rpc::Server<'a>,
     stop_timeout: Duration,
     /// Everything stops, until then at the latest.
     ending: Option<Instant>,
@@ -121,6 +127,7 @@ impl<'a> Supervisor<'a> {
             }
             slots.push(Slot::new(planned, &accounts, root, now)?);
         }
+        let rpc = rpc::Server::open(&plan.daemon, root, &accounts);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| internal("make an epoll", &e))?;
         let add = |fd: BorrowedFd<'_>, token: u64| {
@@ -129,8 +136,14 @@ impl<'a> Supervisor<'a> {
         };
         add(signals.as_fd(), SIGNALS)?;
         add(listener.as_fd(), CONTROL)?;
+        for (at, socket) in rpc.sockets().enumerate() {
+            add(socket, RPC_SOCKET << KIND | at as u64)?;
+        }
         for (at, slot) in slots.iter().enumerate() {
-            add(slot.reader.as_fd(), OUTPUT << KIND | at as u64)?;
+            add(slot.out.reader.as_fd(), OUTPUT << KIND | at as u64)?;
+            if let Some(errors) = &slot.errors {
+                add(errors.reader.as_fd(), ERRORS << KIND | at as u64)?;
+            }
             if let Some(socket) = &slot.notify {
                 add(socket.as_fd(), NOTIFY << KIND | at as u64)?;
             }
@@ -154,6 +167,7 @@ impl<'a> Supervisor<'a> {
             signals,
             listener,
             clients: Clients::default(),
+            rpc,
             stop_timeout,
             ending: None,
             hurried: 0,
@@ -161,6 +175,12 @@ impl<'a> Supervisor<'a> {
             announced: false,
             begun: now,
         })
+    }
+
+    /// How the configuration is read again, for supervisord's `reread`.
+    pub fn replan(mut self, plan: &'a dyn Fn() -> Result<Plan>) -> Self {
+        self.rpc.replan = Some(plan);
+        self
     }
 
     pub fn run(mut self) -> Code {
@@ -175,6 +195,7 @@ impl<'a> Supervisor<'a> {
             self.advance();
             self.clear();
             self.answer_waiting();
+            self.serve_rpc();
             self.flush_output();
             if self.is_over() {
                 break;
@@ -210,7 +231,10 @@ impl<'a> Supervisor<'a> {
                         .accept(&self.listener, &self.epoll, CLIENT << KIND),
                     STDOUT => {}
                     _ => match token >> KIND {
-                        OUTPUT => self.read_output(at, false),
+                        OUTPUT | ERRORS => self.read_output(at, false),
+                        RPC_SOCKET => self.accept_rpc(at),
+                        RPC_CLIENT => self.read_rpc(at),
+                        INPUT => self.feed_input(at),
                         NOTIFY => self.read_notifications(at),
                         CLIENT => self.request(at),
                         _ => {}
@@ -239,6 +263,7 @@ impl<'a> Supervisor<'a> {
         }
         self.queue.finish();
         let _ = std::fs::remove_file(self.root.path(crate::control::SOCKET));
+        self.rpc.close(self.root);
         if self.result == Code::Ok {
             say("stopped");
         } else {
@@ -318,11 +343,13 @@ impl<'a> Supervisor<'a> {
             say(&format!("ready after {}", seconds(self.begun.elapsed())));
         }
         // One-shots alone do not keep a box running; what an operator stopped does.
+        // Nor does it end while groups are taken out and put in.
         if self.slots.iter().all(|s| {
-            matches!(
-                s.machine.state(),
-                State::Finished | State::Skipped | State::Failed
-            )
+            !s.process.removed
+                && matches!(
+                    s.machine.state(),
+                    State::Finished | State::Skipped | State::Failed
+                )
         }) {
             say("every service has ended");
             self.end(Code::Ok);
@@ -410,9 +437,14 @@ impl<'a> Supervisor<'a> {
                 let slot = &self.slots[at];
                 let name = slot.name();
                 let mut message = format!("{name} is given up: {reason}");
-                let lines: Vec<String> = slot
-                    .lines
-                    .recent(20)
+                let mut recent: Vec<(u64, String)> = std::iter::once(&slot.out)
+                    .chain(&slot.errors)
+                    .flat_map(|stream| stream.lines.recent(20))
+                    .collect();
+                recent.sort();
+                let lines: Vec<String> = recent
+                    .split_off(recent.len().saturating_sub(20))
+                    .into_iter()
                     .map(|(_, line)| format!("\n  {name} | {line}"))
                     .collect();
                 if lines.is_empty() {
@@ -422,7 +454,10 @@ impl<'a> Supervisor<'a> {
                     message.extend(lines);
                 }
                 say(&message);
-                self.end(Code::Service);
+                // One that somebody starts by hand is not what the box is for.
+                if slot.planned.service.autostart {
+                    self.end(Code::Service);
+                }
             }
         }
         None
@@ -447,6 +482,7 @@ impl<'a> Supervisor<'a> {
         let slot = &mut self.slots[at];
         if index == 0 && matches!(phase, Phase::Start | Phase::Pre) {
             slot.status.clear();
+            slot.begins();
         }
         match slot.spawn(phase, index, self.root, &self.accounts, self.environment) {
             Ok(pid) => {
@@ -462,7 +498,14 @@ impl<'a> Supervisor<'a> {
                     .insert(pid.as_raw_nonzero().get(), (at, role));
                 (role == Role::Main).then_some(Event::Spawned)
             }
-            Err(reason) => Some(Event::SpawnFailed(reason)),
+            Err(reason) => {
+                let slot = &mut self.slots[at];
+                slot.process.spawn_error = match slot.executable() {
+                    Err(slot::NotExecutable::Missing(why) | slot::NotExecutable::Other(why)) => why,
+                    Ok(()) => reason.clone(),
+                };
+                Some(Event::SpawnFailed(reason))
+            }
         }
     }
 

@@ -5,7 +5,8 @@ use std::os::fd::AsFd as _;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::machine::Event;
-use super::{KIND, OUTPUT, STDOUT, Supervisor};
+use super::slot::Stream;
+use super::{ERRORS, KIND, OUTPUT, STDOUT, Supervisor};
 
 impl Supervisor<'_> {
     /// Reads what is there; `last` also takes a line that is not ended.
@@ -15,15 +16,37 @@ impl Supervisor<'_> {
         };
         let name = slot.planned.service.name.clone();
         let mut buffer = [0_u8; 64 << 10];
-        while let Ok(count @ 1..) = rustix::io::read(&slot.reader, &mut buffer) {
-            slot.lines.feed(&name, &buffer[..count], &mut self.queue);
-            // Others have a turn too, and a full queue waits for its reader.
-            if !last || self.queue.is_full() {
-                break;
+        for stream in std::iter::once(&mut slot.out).chain(&mut slot.errors) {
+            while let Ok(count @ 1..) = rustix::io::read(&stream.reader, &mut buffer) {
+                stream.lines.feed(&name, &buffer[..count], &mut self.queue);
+                // Others have a turn too, and a full queue waits for its reader.
+                if !last || self.queue.is_full() {
+                    break;
+                }
+            }
+            if last {
+                stream.lines.flush(&name, &mut self.queue);
             }
         }
-        if last {
-            slot.lines.flush(&name, &mut self.queue);
+    }
+
+    /// Both pipes of a service are watched, or neither.
+    pub(super) fn watch_output(&self, at: usize) {
+        let flags = if self.paused {
+            EventFlags::empty()
+        } else {
+            EventFlags::IN
+        };
+        let slot = &self.slots[at];
+        let watch = |stream: &Stream, kind: u64| {
+            let data = EventData::new_u64(kind << KIND | at as u64);
+            if epoll::modify(&self.epoll, &stream.reader, data, flags).is_err() {
+                let _ = epoll::add(&self.epoll, &stream.reader, data, flags);
+            }
+        };
+        watch(&slot.out, OUTPUT);
+        if let Some(errors) = &slot.errors {
+            watch(errors, ERRORS);
         }
     }
 
@@ -32,18 +55,8 @@ impl Supervisor<'_> {
         let full = self.queue.is_full();
         if full != self.paused {
             self.paused = full;
-            let flags = if full {
-                EventFlags::empty()
-            } else {
-                EventFlags::IN
-            };
-            for (at, slot) in self.slots.iter().enumerate() {
-                let _ = epoll::modify(
-                    &self.epoll,
-                    &slot.reader,
-                    EventData::new_u64(OUTPUT << KIND | at as u64),
-                    flags,
-                );
+            for at in 0..self.slots.len() {
+                self.watch_output(at);
             }
         }
         let watch = !self.queue.is_empty();

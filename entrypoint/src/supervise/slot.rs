@@ -13,6 +13,7 @@ use crate::accounts::{Accounts, Credentials};
 use crate::exit::{Code, Failure, Result};
 use crate::log::Lines;
 use crate::plan::Planned;
+use crate::supervisord::words::unix_time;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
 use crate::sys;
@@ -25,9 +26,11 @@ pub struct Slot {
     pub planned: Planned,
     pub machine: Machine,
     pub credentials: Credentials,
-    pub reader: OwnedFd,
-    writer: OwnedFd,
-    pub lines: Lines,
+    pub out: Stream,
+    /// A program's stderr, when supervisord keeps it apart.
+    pub errors: Option<Stream>,
+    /// For supervisord's clients; see `rpc`.
+    pub process: Process,
     pub notify: Option<UnixDatagram>,
     pub main: Option<Pid>,
     /// Sessions that its processes lead or led.
@@ -37,6 +40,32 @@ pub struct Slot {
     pub clearing: Option<Clearing>,
     /// Looking for the daemon of a forking service: when to look next, and how long after.
     pub finding: Option<(Instant, Duration)>,
+}
+
+/// A pipe that a service writes to, and the lines that came out of it.
+pub struct Stream {
+    pub reader: OwnedFd,
+    writer: OwnedFd,
+    pub lines: Lines,
+}
+
+/// What supervisord's clients are told of a process and the machine does not know.
+#[derive(Default)]
+pub struct Process {
+    /// Tells this program from one that takes its place.
+    pub id: u64,
+    /// Its group was removed; the place is free for another one.
+    pub removed: bool,
+    /// Seconds since 1970; 0 is never.
+    pub started: i64,
+    pub stopped: i64,
+    /// -1 for a signal, as Python has it.
+    pub exit_status: Option<i32>,
+    /// Why it did not start or did not stay.
+    pub spawn_error: String,
+    /// Our end of its standard input, and what it has not taken yet.
+    pub input: Option<OwnedFd>,
+    pub unread: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,18 +79,13 @@ impl Slot {
     pub fn new(planned: Planned, accounts: &Accounts, root: &Root, now: Instant) -> Result<Self> {
         let service = &planned.service;
         let credentials = accounts.credentials(&service.name, &service.identity)?;
-        let (reader, writer) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| {
-                Failure::new(
-                    Code::Internal,
-                    format!("cannot make a pipe for {}: {error}", service.name),
-                )
-            })?;
-        // Our end only: a service must not find its stdout non-blocking.
-        let _ = rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK);
-        // A program that opens /dev/stdout anew needs the right to, after setuid.
-        let _ =
-            std::os::unix::fs::fchown(&writer, Some(credentials.user.uid), Some(credentials.gid));
+        let out = Stream::new(&service.name, &credentials)?;
+        let errors = match &service.program {
+            Some(program) if !program.redirect_stderr => {
+                Some(Stream::new(&service.name, &credentials)?)
+            }
+            _ => None,
+        };
         let notify = match service.kind {
             Kind::Notify => Some(notify_socket(&service.name, root)?),
             _ => None,
@@ -75,9 +99,9 @@ impl Slot {
         Ok(Slot {
             machine,
             credentials,
-            reader,
-            writer,
-            lines: Lines::default(),
+            out,
+            errors,
+            process: Process::default(),
             notify,
             main: None,
             sessions: Vec::new(),
@@ -166,7 +190,15 @@ impl Slot {
             None => Some("/".into()),
         };
         let shown = directory.clone();
-        let setup = sys::Setup {
+        let (input, own_end) = match &service.program {
+            Some(_) if phase == Phase::Start => {
+                let (theirs, ours) = pipe(&service.name).map_err(|failure| failure.message)?;
+                let _ = rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK);
+                (Some(theirs), Some(ours))
+            }
+            _ => (None, None),
+        };
+        let mut setup = sys::Setup {
             argv: &argv,
             argv0: argv0.as_deref(),
             environment: &environment,
@@ -181,9 +213,11 @@ impl Slot {
             } else {
                 &service.limits
             },
-            output: &self.writer,
+            output: &self.out.writer,
+            errors: &self.errors.as_ref().unwrap_or(&self.out).writer,
+            input,
         };
-        let pid = sys::spawn(&setup).map_err(|error| {
+        let pid = sys::spawn(&mut setup).map_err(|error| {
             let program = argv.first().map_or("", String::as_str);
             match shown.filter(|d| !d.is_dir()) {
                 Some(directory) => format!(
@@ -194,7 +228,57 @@ impl Slot {
             }
         })?;
         self.sessions.push(pid.as_raw_nonzero().get());
+        if own_end.is_some() {
+            self.process.input = own_end;
+            self.process.unread.clear();
+        }
         Ok(pid)
+    }
+
+    /// The program, where its PATH finds it; else what supervisord says of it.
+    pub fn executable(&self) -> Result<(), NotExecutable> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let service = &self.planned.service;
+        let word = service
+            .commands
+            .start
+            .first()
+            .and_then(|command| command.words.first())
+            .map_or("", String::as_str);
+        let found = if word.contains('/') {
+            std::fs::metadata(word).ok().map(|meta| (word.to_owned(), meta))
+        } else {
+            let path = service
+                .environment
+                .iter()
+                .rev()
+                .find(|(name, _)| name == "PATH")
+                .map_or(PATH, |(_, path)| path);
+            path.split(':').find_map(|directory| {
+                let path = format!("{directory}/{word}");
+                std::fs::metadata(&path).ok().map(|meta| (path, meta))
+            })
+        };
+        let (path, meta) =
+            found.ok_or_else(|| NotExecutable::Missing(format!("can't find command '{word}'")))?;
+        if meta.is_dir() {
+            return Err(NotExecutable::Other(format!(
+                "command at '{path}' is a directory"
+            )));
+        }
+        if meta.permissions().mode() & 0o111 == 0 {
+            return Err(NotExecutable::Other(format!(
+                "command at '{path}' is not executable"
+            )));
+        }
+        Ok(())
+    }
+
+    /// A process of it is about to be started.
+    pub fn begins(&mut self) {
+        self.process.started = unix_time();
+        self.process.exit_status = None;
+        self.process.spawn_error.clear();
     }
 
     fn make_directories(&self, root: &Root) -> Result<()> {
@@ -264,6 +348,37 @@ impl Slot {
         put(MARK, &service.name);
         Ok(out)
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotExecutable {
+    Missing(String),
+    Other(String),
+}
+
+impl Stream {
+    fn new(name: &str, credentials: &Credentials) -> Result<Self> {
+        let (reader, writer) = pipe(name)?;
+        // Our end only: a service must not find its stdout non-blocking.
+        let _ = rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK);
+        // A program that opens /dev/stdout anew needs the right to, after setuid.
+        let _ =
+            std::os::unix::fs::fchown(&writer, Some(credentials.user.uid), Some(credentials.gid));
+        Ok(Stream {
+            reader,
+            writer,
+            lines: Lines::default(),
+        })
+    }
+}
+
+fn pipe(name: &str) -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| {
+        Failure::new(
+            Code::Internal,
+            format!("cannot make a pipe for {name}: {error}"),
+        )
+    })
 }
 
 fn notify_path(name: &str, root: &Root) -> String {
