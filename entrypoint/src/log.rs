@@ -24,9 +24,11 @@ static SAID: Mutex<Lines> = Mutex::new(Lines::new());
 
 /// The recent messages of the entrypoint itself.
 pub fn said<T>(look: impl FnOnce(&mut Lines) -> T) -> T {
-    look(&mut SAID
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner))
+    look(
+        &mut SAID
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    )
 }
 
 /// `tiffin: message`, each line of it.

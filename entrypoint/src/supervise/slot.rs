@@ -13,9 +13,9 @@ use crate::accounts::{Accounts, Credentials};
 use crate::exit::{Code, Failure, Result};
 use crate::log::Lines;
 use crate::plan::Planned;
-use crate::supervisord::words::unix_time;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
+use crate::supervisord::words::unix_time;
 use crate::sys;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -246,7 +246,9 @@ impl Slot {
             .and_then(|command| command.words.first())
             .map_or("", String::as_str);
         let found = if word.contains('/') {
-            std::fs::metadata(word).ok().map(|meta| (word.to_owned(), meta))
+            std::fs::metadata(word)
+                .ok()
+                .map(|meta| (word.to_owned(), meta))
         } else {
             let path = service
                 .environment

@@ -208,7 +208,10 @@ mod tests {
         let refused = |text: &[u8], status| assert_eq!(parse(text), Parsed::Refused(status));
         refused(b"POST / HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n", 413);
         refused(b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400);
-        refused(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411);
+        refused(
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            411,
+        );
         refused(b"POST / HTTP/2\r\n\r\n", 400);
         refused(b"POST\r\n\r\n", 400);
         refused(b"GET / HTTP/1.1\r\nnothing\r\n\r\n", 400);

@@ -25,7 +25,11 @@ pub fn login_matches(wanted: &(String, String), authorization: Option<&str>) -> 
 }
 
 fn equal(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+    a.len() == b.len()
+        && a.bytes()
+            .zip(b.bytes())
+            .fold(0, |sum, (a, b)| sum | (a ^ b))
+            == 0
 }
 
 fn basic(header: &str) -> Option<(String, String)> {
@@ -53,7 +57,13 @@ mod tests {
             "{SHA}9d4e1e23bd5b727046a9e3b4b7db57bd8d6ee684",
             "basic dXNlcjpwYXNz"
         ));
-        for header in ["Basic dXNlcjpub3Bl", "Basic", "Basic !", "Digest dXNlcjpwYXNz", ""] {
+        for header in [
+            "Basic dXNlcjpub3Bl",
+            "Basic",
+            "Basic !",
+            "Digest dXNlcjpwYXNz",
+            "",
+        ] {
             assert!(!is("pass", header), "{header}");
         }
         assert!(!login_matches(&("user".to_owned(), String::new()), None));

@@ -52,7 +52,9 @@ impl ProcessState {
 pub fn unix_time() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+        .map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        })
 }
 
 /// Python's `str(timedelta)`: `0:00:05`, `1 day, 2:03:04`.
@@ -68,6 +70,7 @@ pub fn uptime(seconds: i64) -> String {
 }
 
 /// A moment of UTC, which is what a container's clock shows.
+#[derive(Debug, Clone, Copy)]
 pub struct Moment {
     pub year: i64,
     pub month: usize,
@@ -87,7 +90,11 @@ impl Moment {
         let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let from_march = (5 * of_year + 2) / 153;
         let day = of_year - (153 * from_march + 2) / 5 + 1;
-        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        let month = if from_march < 10 {
+            from_march + 3
+        } else {
+            from_march - 9
+        };
         Moment {
             year: era * 400 + year_of_era + i64::from(month <= 2),
             month: usize::try_from(month).unwrap_or(1),
@@ -96,6 +103,14 @@ impl Moment {
             minute: rest / 60 % 60,
             second: rest % 60,
         }
+    }
+
+    /// `2026-11-21 07:30:00`, as supervisord's log begins its lines.
+    pub fn long(&self) -> String {
+        format!(
+            "{}-{:02}-{:02} {:02}:{:02}:{:02}",
+            self.year, self.month, self.day, self.hour, self.minute, self.second
+        )
     }
 
     /// `Nov 21 07:30 AM`, as status shows when a process ended.
@@ -109,7 +124,10 @@ impl Moment {
             0 => 12,
             hour => hour,
         };
-        format!("{month} {:02} {hour:02}:{:02} {half}", self.day, self.minute)
+        format!(
+            "{month} {:02} {hour:02}:{:02} {half}",
+            self.day, self.minute
+        )
     }
 }
 

@@ -290,7 +290,10 @@ mod tests {
     #[test]
     fn what_xml_cannot_hold_is_replaced() {
         let text = String::from_utf8(response(&Ok("\u{1b}[1m<&>\r\0".into()))).unwrap();
-        assert!(text.contains("<string>\u{fffd}[1m&lt;&amp;&gt;&#13;\u{fffd}</string>"), "{text}");
+        assert!(
+            text.contains("<string>\u{fffd}[1m&lt;&amp;&gt;&#13;\u{fffd}</string>"),
+            "{text}"
+        );
         let document = roxmltree::Document::parse(&text);
         assert!(document.is_ok(), "{document:?}");
     }

@@ -244,7 +244,7 @@ fn processes_of(root: &std::path::Path) -> Vec<String> {
 }
 
 impl Ended {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         Ended {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),

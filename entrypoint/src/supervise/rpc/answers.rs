@@ -155,9 +155,7 @@ impl Supervisor<'_> {
                     ("statename", name.into()),
                 ]))
             }
-            "getPID" => now(Value::int(
-                rustix::process::getpid().as_raw_nonzero().get(),
-            )),
+            "getPID" => now(Value::int(rustix::process::getpid().as_raw_nonzero().get())),
             "readLog" | "readMainLog" => {
                 let (offset, length) = (p.int(0)?, p.int(1)?);
                 said(|lines| logs::read(lines, offset, length)).map(|v| Answer::Now(Ok(v)))
@@ -182,9 +180,7 @@ impl Supervisor<'_> {
                 Named::Process(at) => self.start_process(at, p.text(0)?, p.flag(1)),
                 Named::Group(group) => self.each(self.members_of(&group)?, Verb::Start, p.flag(1)),
             },
-            "startProcessGroup" => {
-                self.each(self.members_of(p.text(0)?)?, Verb::Start, p.flag(1))
-            }
+            "startProcessGroup" => self.each(self.members_of(p.text(0)?)?, Verb::Start, p.flag(1)),
             "startAllProcesses" => self.each(self.by_priority(), Verb::Start, p.flag(0)),
             "stopProcess" => match self.named(p.text(0)?)? {
                 Named::Process(at) => self.stop_process(at, p.text(0)?, p.flag(1)),
@@ -233,7 +229,14 @@ impl Supervisor<'_> {
             }
             "sendProcessStdin" => {
                 let at = self.process(p.text(0)?)?;
-                self.send_input(at, p.text(0)?, p.text(1)?.as_bytes())?;
+                let bytes = match &parameters[1] {
+                    Value::Text(text) => text.as_bytes(),
+                    Value::Int(number) => {
+                        return Err(Code::IncorrectParameters.about(&number.to_string()));
+                    }
+                    _ => return Err(Code::IncorrectParameters.into()),
+                };
+                self.send_input(at, p.text(0)?, bytes)?;
                 now(true.into())
             }
             "sendRemoteCommEvent" => {
@@ -246,7 +249,8 @@ impl Supervisor<'_> {
 
     fn system(&mut self, name: &str, p: &Parameters<'_>) -> Result<Answer, Fault> {
         let now = |value: Value| Ok(Answer::Now(Ok(value)));
-        let described = || methods::find(p.text(0)?).ok_or_else(|| Code::SignatureUnsupported.into());
+        let described =
+            || methods::find(p.text(0)?).ok_or_else(|| Code::SignatureUnsupported.into());
         match name {
             "listMethods" => now(METHODS.iter().map(|method| method.name).collect()),
             "methodHelp" => {
@@ -408,8 +412,7 @@ impl Supervisor<'_> {
                     .get(*at)
                     .filter(|slot| slot.process.id == *id)
                     .is_none_or(|slot| {
-                        slot.machine.process_state().is_stopped()
-                            && slot.machine.state().is_over()
+                        slot.machine.process_state().is_stopped() && slot.machine.state().is_over()
                     });
                 over.then(|| Ok(true.into()))
             }
@@ -453,10 +456,9 @@ impl Supervisor<'_> {
                 return Some(Ok(Value::Array(std::mem::take(results))));
             };
             let answer = match (call.member("methodName"), call.member("params")) {
-                (Some(Value::Text(name)), _) if name == "system.multicall" => {
-                    Answer::Now(Err(Code::IncorrectParameters
-                        .about("Recursive system.multicall forbidden")))
-                }
+                (Some(Value::Text(name)), _) if name == "system.multicall" => Answer::Now(Err(
+                    Code::IncorrectParameters.about("Recursive system.multicall forbidden"),
+                )),
                 (Some(Value::Text(name)), Some(Value::Array(parameters))) => {
                     self.call(name, parameters)
                 }

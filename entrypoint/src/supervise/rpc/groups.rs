@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-
 use services::LogFile;
 
+use super::super::Supervisor;
 use super::super::machine::Event;
 use super::super::slot::Slot;
-use super::super::Supervisor;
 use super::members;
 use crate::log::say;
 use crate::plan::{Plan, Planned};
@@ -202,7 +201,10 @@ impl Supervisor<'_> {
             return;
         }
         let all = self.by_priority();
-        if all.iter().any(|at| !self.slots[*at].machine.state().is_over()) {
+        if all
+            .iter()
+            .any(|at| !self.slots[*at].machine.state().is_over())
+        {
             return;
         }
         self.rpc.restarting = false;

@@ -24,7 +24,11 @@ pub struct Tail {
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Main,
-    Process { at: usize, id: u64, channel: Channel },
+    Process {
+        at: usize,
+        id: u64,
+        channel: Channel,
+    },
 }
 
 impl Slot {
@@ -102,7 +106,7 @@ impl Supervisor<'_> {
     ) -> Result<Value, Fault> {
         let lines = self.slots[self.process(name)?]
             .lines(channel)
-            .ok_or_else(|| Code::NoFile.about("None"))?;
+            .ok_or(Code::NoFile)?;
         read(lines, offset, length)
     }
 
@@ -113,9 +117,8 @@ impl Supervisor<'_> {
         offset: i64,
         length: i64,
     ) -> Result<Value, Fault> {
-        let empty = |offset: i64| {
-            Value::Array(vec!["".into(), Value::int(offset), Value::Bool(false)])
-        };
+        let empty =
+            |offset: i64| Value::Array(vec!["".into(), Value::int(offset), Value::Bool(false)]);
         let Some(lines) = self.slots[self.process(name)?].lines(channel) else {
             return Ok(empty(0));
         };
