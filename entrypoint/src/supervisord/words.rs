@@ -77,6 +77,7 @@ pub struct Moment {
     pub day: i64,
     pub hour: i64,
     pub minute: i64,
+
     pub second: i64,
 }
 
@@ -105,6 +106,7 @@ impl Moment {
         }
     }
 
+    #[allow(dead_code, reason = "for the log of the name supervisord")]
     /// `2026-11-21 07:30:00`, as supervisord's log begins its lines.
     pub fn long(&self) -> String {
         format!(
