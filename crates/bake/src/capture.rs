@@ -127,39 +127,73 @@ pub fn last_templates<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<&'a Te
     out.into_iter().flatten().collect()
 }
 
-/// Variables that every template agrees on, and for each template what differs.
-///
-/// The first value seen of a name becomes the shared one; a template for which the name
-/// means something else carries its own.
-pub fn share(templates: &[&TemplateEvent]) -> (Variables, Vec<Variables>) {
-    let mut shared = Variables::new();
-    let mut own = Vec::new();
-    for event in templates {
-        let mut differs = Variables::new();
-        for (name, value) in &event.variables {
-            match shared.get(name) {
-                _ if is_local(name) => {
-                    differs.insert(name.clone(), value.clone());
-                }
-                None => {
-                    shared.insert(name.clone(), value.clone());
-                }
-                Some(same) if same == value => {}
-                Some(_) => {
-                    differs.insert(name.clone(), value.clone());
-                }
+/// Compares each template on its own variables with what Ansible wrote, then moves what
+/// identical templates share into one map. Only what those need is in the answer or stays
+/// in a template: nobody renders the others again, and their variables may say too much.
+pub fn settle(templates: &mut [(&TemplateEvent, Template)]) -> Variables {
+    let nothing = Variables::new();
+    for (event, template) in templates.iter_mut() {
+        if matches!(template.parity, Parity::Identical) {
+            template.variables = event.variables.clone();
+            template.parity = compare(template, event, &nothing, &nothing);
+        }
+    }
+    loop {
+        let shared = share(templates);
+        let mut stable = true;
+        for (event, template) in templates.iter_mut() {
+            if template.parity == Parity::Identical
+                && compare(template, event, &nothing, &shared) != Parity::Identical
+            {
+                // Rare: it asks whether a name is defined that only other roles know.
+                template.parity = Parity::Failed {
+                    reason: "it renders differently when it sees the variables of other tasks"
+                        .into(),
+                };
+                stable = false;
             }
         }
-        own.push(differs);
+        if stable {
+            return shared;
+        }
     }
-    for event in templates {
-        for (name, value) in &event.expressions {
-            if !shared.contains_key(name) {
+}
+
+/// Variables that all identical templates agree on; a template for which a name means
+/// something else carries its own. The first value seen of a name becomes the shared one.
+fn share(templates: &mut [(&TemplateEvent, Template)]) -> Variables {
+    let mut shared = Variables::new();
+    for (event, template) in templates {
+        template.variables.clear();
+        if template.parity != Parity::Identical {
+            template.includes.clear();
+            continue;
+        }
+        for (name, value) in &event.variables {
+            if is_local(name) || shared.get(name).is_some_and(|same| same != value) {
+                template.variables.insert(name.clone(), value.clone());
+            } else {
                 shared.insert(name.clone(), value.clone());
             }
         }
     }
-    (shared, own)
+    shared
+}
+
+/// What the recipe's own expressions need, as the first task saw it.
+pub fn expressions<'a>(events: impl Iterator<Item = &'a Event>) -> Variables {
+    let mut found = Variables::new();
+    for event in events {
+        let Event::Template(template) = event else {
+            continue;
+        };
+        for (name, value) in &template.expressions {
+            if !found.contains_key(name) {
+                found.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    found
 }
 
 /// Names that mean one task's own thing, whoever else uses them.
@@ -175,8 +209,9 @@ fn is_local(name: &str) -> bool {
         .contains(&name)
 }
 
-/// The contract's form of a captured template; owner, mode and parity are filled in later.
-pub fn template(event: &TemplateEvent, variables: Variables, playbook_dir: &Path) -> Template {
+/// The contract's form of a captured template; owner and mode are filled in later, and
+/// [`settle`] says what of its variables stays and whether it is identical.
+pub fn template(event: &TemplateEvent, playbook_dir: &Path) -> Template {
     let source = Path::new(&event.source);
     let source = source
         .strip_prefix(playbook_dir)
@@ -192,11 +227,9 @@ pub fn template(event: &TemplateEvent, variables: Variables, playbook_dir: &Path
         mode: "0644".into(),
         body: event.body.clone(),
         options: options(&event.options),
-        variables,
+        variables: Variables::new(),
         includes: event.includes.clone(),
-        parity: Parity::Failed {
-            reason: "not compared yet".into(),
-        },
+        parity: Parity::Identical,
         link: false,
         notify: event.notify.clone(),
         validate: event.validate.clone(),
@@ -283,6 +316,83 @@ mod tests {
             enabled: enabled.map(|e| json!(e)),
             task: String::new(),
         })
+    }
+
+    fn written(dest: &str, body: &str, result: &str, variables: Value) -> TemplateEvent {
+        serde_json::from_value(json!({
+            "dest": dest, "source": dest, "task": "t", "body": body, "result": result, "variables": variables,
+        }))
+        .unwrap()
+    }
+
+    fn settled(events: &[TemplateEvent]) -> (Vec<Template>, Variables) {
+        let mut pairs: Vec<_> = events
+            .iter()
+            .map(|e| (e, template(e, Path::new("/"))))
+            .collect();
+        let shared = settle(&mut pairs);
+        (pairs.into_iter().map(|(_, t)| t).collect(), shared)
+    }
+
+    #[test]
+    fn variables_of_templates_that_are_not_rendered_again_stay_out_of_the_contract() {
+        let mut hidden = written("/c", "{{ c }}", "3", json!({"c": "3"}));
+        hidden.no_log = true;
+        let (templates, shared) = settled(&[
+            written("/a", "{{ a }}", "1", json!({"a": "{{ one }}", "one": 1})),
+            written(
+                "/b",
+                "{{ b }}",
+                "other",
+                json!({"b": "canary", "item": "canary"}),
+            ),
+            hidden,
+        ]);
+        assert_eq!(Value::Object(shared), json!({"a": "{{ one }}", "one": 1}));
+        assert_eq!(templates[0].parity, Parity::Identical);
+        for template in &templates[1..] {
+            assert_ne!(template.parity, Parity::Identical);
+            assert!(template.variables.is_empty(), "{template:?}");
+        }
+    }
+
+    #[test]
+    fn a_template_keeps_what_a_name_means_to_it_alone() {
+        let (templates, shared) = settled(&[
+            written(
+                "/a",
+                "{{ port }}{{ item }}",
+                "1x",
+                json!({"port": 1, "item": "x"}),
+            ),
+            written(
+                "/b",
+                "{{ port }}{{ item }}",
+                "2y",
+                json!({"port": 2, "item": "y"}),
+            ),
+        ]);
+        assert_eq!(Value::Object(shared), json!({"port": 1}));
+        assert_eq!(
+            Value::Object(templates[0].variables.clone()),
+            json!({"item": "x"})
+        );
+        assert_eq!(
+            Value::Object(templates[1].variables.clone()),
+            json!({"port": 2, "item": "y"})
+        );
+    }
+
+    #[test]
+    fn a_variable_of_another_template_defines_nothing_here() {
+        let body = "{{ extra is defined }}";
+        let (templates, shared) = settled(&[
+            written("/a", "{{ extra }}", "x", json!({"extra": "x"})),
+            written("/b", body, "False", json!({})),
+        ]);
+        assert_eq!(templates[0].parity, Parity::Identical);
+        assert!(matches!(templates[1].parity, Parity::Failed { .. }));
+        assert_eq!(Value::Object(shared), json!({"extra": "x"}));
     }
 
     #[test]

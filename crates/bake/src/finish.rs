@@ -53,37 +53,37 @@ pub fn finish(
     let events = || records.iter().flat_map(|r| &r.events);
 
     let captured = capture::last_templates(events());
-    let (mut variables, own) = capture::share(&captured);
     let playbook_dir = recipe.playbook.parent().unwrap_or(Path::new("/"));
-    let mut templates = Vec::new();
-    for (event, own) in captured.iter().zip(own) {
-        let mut template = capture::template(event, own, playbook_dir);
+    let mut pairs = Vec::new();
+    for event in captured.iter().copied() {
+        let mut template = capture::template(event, playbook_dir);
         let Some(file) = stat(&view, &event.dest) else {
             continue;
         }; // a later task removed it
         template.uid = file.uid();
         template.gid = file.gid();
         template.mode = mode(&file);
-        template.parity = if view
+        if !view
             .read(&event.dest)
             .is_ok_and(|now| now == event.result.as_bytes())
         {
-            capture::compare(&template, event, &Default::default(), &variables)
-        } else {
-            Parity::Failed {
+            template.parity = Parity::Failed {
                 reason: "another task changed the file after the template wrote it".into(),
-            }
-        };
-        if template.parity != Parity::Identical {
-            // Nobody renders it again, and what it was rendered from may say too much.
-            template.variables.clear();
-            template.includes.clear();
+            };
         }
-        templates.push(template);
+        pairs.push((event, template));
+    }
+    let mut variables = capture::settle(&mut pairs);
+    let mut templates: Vec<_> = pairs.into_iter().map(|(_, template)| template).collect();
+    for (name, value) in capture::expressions(events()) {
+        variables.entry(name).or_insert(value);
     }
     {
+        // Checked in those too that no start renders again: their files are in the image.
+        let mut unused: Vec<_> = captured.iter().map(|e| e.variables.clone()).collect();
         let mut maps: Vec<&mut contract::Variables> = vec![&mut variables];
         maps.extend(templates.iter_mut().map(|t| &mut t.variables));
+        maps.extend(unused.iter_mut());
         secrets::remove(recipe, &mut maps)?;
     }
     for record in records {

@@ -20,10 +20,10 @@ const PREFIX: &str = "tiffin-placeholder-";
 /// Files larger than this are no configuration.
 const LARGEST: u64 = 16 << 20;
 
-/// What stands for a setting's value during the play: the same in every build, so that
+/// What stands for a variable's value during the play: the same in every build, so that
 /// layers are too.
-fn placeholder(setting: &str) -> String {
-    format!("{PREFIX}{}", &cache::hash(&["placeholder", setting])[..24])
+fn placeholder(variable: &str) -> String {
+    format!("{PREFIX}{}", &cache::hash(&["placeholder", variable])[..24])
 }
 
 /// Whether the value comes from the start alone.
@@ -58,7 +58,10 @@ pub fn variables(recipe: &Recipe) -> Result<Variables> {
                     ),
                 });
             }
-            variables.insert(setting.variable.clone(), placeholder(name).into());
+            variables.insert(
+                setting.variable.clone(),
+                placeholder(&setting.variable).into(),
+            );
         }
     }
     Ok(variables)
@@ -68,7 +71,7 @@ pub fn variables(recipe: &Recipe) -> Result<Variables> {
 /// another variable, which would freeze it.
 pub fn remove(recipe: &Recipe, variables: &mut [&mut Variables]) -> Result<()> {
     for (name, setting) in &recipe.settings {
-        let stands = Value::from(placeholder(name));
+        let stands = Value::from(placeholder(&setting.variable));
         for variables in variables.iter_mut() {
             if variables.get(&setting.variable) == Some(&stands) {
                 variables.shift_remove(&setting.variable);
@@ -86,7 +89,7 @@ pub fn remove(recipe: &Recipe, variables: &mut [&mut Variables]) -> Result<()> {
                 });
             }
         }
-        let text = placeholder(name);
+        let text = placeholder(&setting.variable);
         for variables in variables.iter() {
             if let Some((variable, _)) = variables
                 .iter()
@@ -189,9 +192,11 @@ pub fn check_files(
             ),
             None => "write it with a `template` task".to_owned(),
         };
-        let plain =
-            |name: &&String| memchr::memmem::find(&content, placeholder(name).as_bytes()).is_some();
-        if let Some(name) = recipe.settings.keys().find(plain) {
+        let plain = |setting: &Setting| {
+            let text = placeholder(&setting.variable);
+            memchr::memmem::find(&content, text.as_bytes()).is_some()
+        };
+        if let Some((name, _)) = recipe.settings.iter().find(|(_, s)| plain(s)) {
             return Err(Error::Setting {
                 setting: name.clone(),
                 reason: format!(
