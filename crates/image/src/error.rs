@@ -51,6 +51,9 @@ pub enum Error {
     Blob { path: PathBuf, reason: String },
     #[error("cannot write {}: {reason}", path.display())]
     Archive { path: PathBuf, reason: String },
+    /// Of somebody else: an archive, or what a registry gave.
+    #[error("cannot use the image {image}: {reason}")]
+    Image { image: String, reason: String },
     #[error(transparent)]
     Reference(#[from] crate::InvalidReference),
 }

@@ -55,12 +55,12 @@ pub(crate) fn read(fd: BorrowedFd) -> io::Result<Attributes> {
 
 /// What is part of a file: capabilities, access control lists and what users attached.
 /// Labels of a security module and `trusted.*` belong to the machine, not to the file.
-fn keep(name: &[u8]) -> bool {
+pub(crate) fn keep(name: &[u8]) -> bool {
     // A PAX record cannot hold a key with `=`.
     !name.contains(&b'=')
         && (name == b"security.capability"
             || name.starts_with(b"system.posix_acl_")
-            || name.starts_with(b"user."))
+            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")))
 }
 
 fn names(fd: BorrowedFd) -> io::Result<Vec<u8>> {
