@@ -1,6 +1,7 @@
 //! The root file system under all layers.
 
 use std::{
+    error::Error as StdError,
     fs::{self, File},
     io::Write,
     path::Path,
@@ -28,45 +29,96 @@ const PATH_FILTERS: [&str; 6] = [
     "path-exclude=/usr/share/lintian/*",
 ];
 
-/// Debian's release name, for choosing the host's package sources; Debian 12 unless told.
-pub fn suite(base: &Base) -> &str {
-    match base {
-        Base::Debootstrap { suite } => suite,
-        _ => "bookworm",
+/// A base that is an image of somebody else. Whoever calls reads it, since no image format
+/// is known here.
+pub trait Image: Sync {
+    /// Changes whenever the content does: a digest that covers all of it.
+    fn identity(&self) -> String;
+    /// Makes its root file system in the empty directory `into`.
+    fn unpack(&self, into: &Path) -> std::result::Result<(), Box<dyn StdError + Send + Sync>>;
+}
+
+/// Debian's release name, for choosing the host's package sources: what the base in `tree`
+/// says of itself. Empty for a system that is not Debian, whose own sources serve it.
+pub fn suite(base: &Base, tree: &Path) -> String {
+    if let Base::Debootstrap { suite } = base {
+        return suite.clone();
+    }
+    // A link in it may lead anywhere, so both places are looked at by name.
+    let texts = ["usr/lib/os-release", "etc/os-release"].map(|name| {
+        let path = tree.join(name);
+        let real = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+        if real {
+            fs::read_to_string(&path).unwrap_or_default()
+        } else {
+            String::new()
+        }
+    });
+    release(&texts.concat())
+}
+
+/// os-release(5).
+fn release(text: &str) -> String {
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .map(|value| value.trim_matches(['"', '\'']))
+    };
+    match (value("ID"), value("VERSION_CODENAME")) {
+        (Some("debian"), Some(name)) => name.to_owned(),
+        // A tar of files that say nothing of themselves.
+        (None, _) => "bookworm".to_owned(),
+        _ => String::new(),
     }
 }
 
 /// All that the base depends on, for its cache key.
-pub fn describe(base: &Base, packages: &[String]) -> Result<String> {
+pub fn describe(base: &Base, packages: &[String], image: Option<&dyn Image>) -> Result<String> {
     Ok(match base {
         Base::Debootstrap { suite } => {
             format!("debootstrap {suite} {ANSIBLE_NEEDS:?} {packages:?} {PATH_FILTERS:?}")
         }
         Base::Rootfs(file) => format!("rootfs {}", crate::cache::hash_file(file)?),
-        other => return Err(unsupported(other)),
+        other => format!("image {}", given(other, image)?.identity()),
     })
 }
 
-fn unsupported(base: &Base) -> Error {
-    Error::Unsupported(format!(
-        "on base {base:?}: only debootstrap:SUITE and rootfs:FILE are read so far"
-    ))
+fn given<'a>(base: &Base, image: Option<&'a dyn Image>) -> Result<&'a dyn Image> {
+    image.ok_or_else(|| Error::Unsupported(format!("on base {base:?}: nobody read the image")))
 }
 
 /// Makes the base in the empty directory `into`.
-pub fn make(base: &Base, packages: &[String], into: &Path, epoch: u64) -> Result<()> {
+pub fn make(
+    base: &Base,
+    packages: &[String],
+    image: Option<&dyn Image>,
+    into: &Path,
+    epoch: u64,
+) -> Result<()> {
     match base {
         Base::Debootstrap { suite } => debootstrap(suite, packages, into, epoch)?,
         Base::Rootfs(file) => unpack(file, into)?,
-        other => return Err(unsupported(other)),
+        other => given(other, image)?.unpack(into).map_err(Error::Image)?,
     }
     // Engines make /dev themselves, and an image with device nodes loads only for root.
     let dev = into.join("dev");
-    if dev.is_dir() {
+    if fs::symlink_metadata(&dev).is_ok_and(|found| found.is_dir()) {
         fs::remove_dir_all(&dev).map_err(Error::io("remove", &dev))?;
         fs::create_dir(&dev).map_err(Error::io("make", &dev))?;
     }
     // Engines mount their own files on these; the sandbox its own on the first.
+    // An image's `etc` could be a link to the one of this machine.
+    let etc = into.join("etc");
+    match fs::symlink_metadata(&etc) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => {
+            return Err(Error::Base {
+                reason: "its /etc is no directory".into(),
+                output: String::new(),
+            });
+        }
+        Err(_) => fs::create_dir(&etc).map_err(Error::io("make", &etc))?,
+    }
     for name in ["etc/resolv.conf", "etc/hosts", "etc/hostname"] {
         let path = into.join(name);
         let _ = fs::remove_file(&path);
@@ -175,4 +227,19 @@ fn unpack(file: &Path, into: &Path) -> Result<()> {
         reason: format!("cannot unpack {}", file.display()),
         output: String::from_utf8_lossy(&out.stderr).into_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_package_sources_are_for_debian_alone() {
+        let debian =
+            "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nVERSION_CODENAME=trixie\nID=debian\n";
+        assert_eq!(release(debian), "trixie");
+        assert_eq!(release("ID=ubuntu\nVERSION_CODENAME=jammy\n"), "");
+        assert_eq!(release("ID=\"rocky\"\nID_LIKE=\"rhel\"\n"), "");
+        assert_eq!(release(""), "bookworm");
+    }
 }

@@ -14,6 +14,9 @@ pub enum Error {
     Spawn { program: String, source: io::Error },
     #[error("cannot make the base root file system: {reason}\n{output}")]
     Base { reason: String, output: String },
+    /// The base is an image that could not be read; the caller knows more about it.
+    #[error("{0}")]
+    Image(Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot open the sandbox: {0}")]
     Sandbox(String),
     #[error("cannot bake layer `{layer}`: {task} failed\n{output}")]

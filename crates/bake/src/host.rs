@@ -217,7 +217,7 @@ impl Host {
         let text = apt_sources(suite).replace("/usr/share/keyrings/", "/run/tiffin/apt/keyrings/");
         fs::write(&sources, text).map_err(Error::io("write", &sources))?;
         let conf = dir.join("apt/apt.conf");
-        fs::write(&conf, apt_configuration()).map_err(Error::io("write", &conf))?;
+        fs::write(&conf, apt_configuration(suite)).map_err(Error::io("write", &conf))?;
         Ok(Host { binds, environment })
     }
 }
@@ -237,10 +237,14 @@ fn copy_keys(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// apt.conf(5): lists and archives are kept outside the root file system.
-fn apt_configuration() -> String {
-    let mut text = String::from(
-        "Dir::Etc::sourcelist \"/run/tiffin/apt/sources.list\";\n\
-         Dir::Cache::archives \"/run/tiffin/cache/apt\";\n\
+fn apt_configuration(suite: &str) -> String {
+    // A system that is not Debian keeps its own sources.
+    let mut text = match suite {
+        "" => String::new(),
+        _ => "Dir::Etc::sourcelist \"/run/tiffin/apt/sources.list\";\n".to_owned(),
+    };
+    text.push_str(
+        "Dir::Cache::archives \"/run/tiffin/cache/apt\";\n\
          Dir::Cache::pkgcache \"\";\n\
          Dir::Cache::srcpkgcache \"\";\n\
          APT::Keep-Downloaded-Packages \"true\";\n\

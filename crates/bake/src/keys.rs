@@ -44,7 +44,7 @@ pub fn keys(
     cache: &Cache,
 ) -> Result<Vec<Planned>> {
     let epoch = options.epoch.unwrap_or(EPOCH);
-    let described = base::describe(&recipe.base, &recipe.base_packages)?;
+    let described = base::describe(&recipe.base, &recipe.base_packages, options.image)?;
     let key = hash(&[
         "base",
         OUTPUT,

@@ -27,6 +27,7 @@ use contract::Contract;
 use recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
+pub use base::Image;
 pub use error::{Error, Result};
 
 /// What somebody watching wants to know; every method may stay silent.
@@ -51,6 +52,8 @@ pub struct Options<'a> {
     /// Seconds since 1970 that file times are clamped to (`SOURCE_DATE_EPOCH`); by default
     /// the date of the last commit that touched a layer's inputs.
     pub epoch: Option<u64>,
+    /// The base, where the recipe names an image.
+    pub image: Option<&'a dyn Image>,
     /// Bake every layer again.
     pub fresh: bool,
     /// Open a shell in the root file system of a layer that failed.
@@ -127,7 +130,13 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                 fs::create_dir_all(&tree).map_err(Error::io("make", &tree))?;
                 let record = match index.checked_sub(1).map(|i| &recipe.layers[i]) {
                     None => {
-                        base::make(&recipe.base, &recipe.base_packages, &tree, planned.epoch)?;
+                        base::make(
+                            &recipe.base,
+                            &recipe.base_packages,
+                            options.image,
+                            &tree,
+                            planned.epoch,
+                        )?;
                         Record::default()
                     }
                     Some(layer) => {
@@ -236,12 +245,15 @@ impl Kitchen<'_> {
                 fs::create_dir_all(&path).map_err(Error::io("make", &path))?;
             }
         }
-        let suite = base::suite(&self.recipe.base);
+        let suite = base::suite(
+            &self.recipe.base,
+            lower.first().map_or(tree, PathBuf::as_path),
+        );
         let host = host::Host::prepare(
             &shown,
             &self.cache.downloads(),
             &self.work.join("apt-lists"),
-            suite,
+            &suite,
             epoch,
         )?;
         ansible::write_stand_ins(&shown.join("bin"))?;

@@ -49,7 +49,7 @@ impl Image {
     /// ones, writing through a link of the same layer, links out of the root, a file
     /// twice, device nodes elsewhere, whiteouts of nothing. What was made by then is for
     /// the caller to remove.
-    pub fn unpack(&self, into: &Path, progress: &dyn Progress) -> Result<(), Error> {
+    pub fn unpack(&self, into: &Path, progress: &(dyn Progress + Sync)) -> Result<(), Error> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = openat(CWD, into, flags, Mode::empty())
             .map_err(|error| Error::io("open", into)(error.into()))?;
@@ -88,7 +88,7 @@ struct Tree<'a> {
     root: OwnedFd,
     /// For errors and the free space.
     into: &'a Path,
-    progress: &'a dyn Progress,
+    progress: &'a (dyn Progress + Sync),
     /// Of directories: set at the end, since what is made inside changes them.
     times: BTreeMap<Vec<u8>, (i64, u32)>,
     /// The file system takes no attributes, and that was said.

@@ -14,7 +14,7 @@ use image::{Config, Content, Entry, Healthcheck, Layer, LayerOptions, Source};
 use recipe::Recipe;
 
 use crate::{
-    cli,
+    base, cli,
     printer::{Printer, size},
 };
 
@@ -56,7 +56,10 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         )
     })?;
     let cache = words.cache.clone().map_or_else(default_cache, Ok)?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let base = base::open(&recipe, &cache, printer)?;
     let options = bake::Options {
+        image: base.as_ref().map(|base| base as &dyn bake::Image),
         cache: &cache,
         version: &version,
         helper: &helper,
@@ -87,7 +90,10 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     layers.push(image::layer_from_entries(&top, &baked.blobs, epoch)?);
 
     printer.phase("archive");
-    let config = config(&recipe, &baked, epoch);
+    let below = base
+        .as_ref()
+        .map(|base| &base.image.settings.config.env[..]);
+    let config = config(&recipe, &baked, epoch, below.unwrap_or_default());
     let file = recipe.name.rsplit('/').next().unwrap_or(&recipe.name);
     let archive = words.output.join(format!("{file}-{version}.tar"));
     let reference = format!("{}:{version}", baked.contract.product.name);
@@ -239,7 +245,8 @@ fn contract_layer(contract: &Contract, entrypoint: Vec<u8>) -> Vec<Entry> {
     ]
 }
 
-fn config(recipe: &Recipe, baked: &Baked, epoch: u64) -> Config {
+/// `below` is the environment of the image that the recipe is put on.
+fn config(recipe: &Recipe, baked: &Baked, epoch: u64, below: &[String]) -> Config {
     let product = &baked.contract.product;
     let mut labels = BTreeMap::new();
     let mut label = |key: &str, value: Option<&String>| {
@@ -256,8 +263,10 @@ fn config(recipe: &Recipe, baked: &Baked, epoch: u64) -> Config {
     label("licenses", recipe.licenses.as_ref());
     labels.extend(recipe.labels.clone());
     let health = recipe.health.unwrap_or_default();
-    let mut env =
-        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    let mut env = below.to_vec();
+    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+        env.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    }
     // Read by the entrypoint; an operator's own value wins.
     env.extend(
         recipe

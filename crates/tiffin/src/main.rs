@@ -1,5 +1,6 @@
 //! The builder's command line: parses, calls, prints; decides nothing.
 
+mod base;
 mod build;
 mod cli;
 mod interrupts;
