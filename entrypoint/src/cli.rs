@@ -10,6 +10,10 @@ pub enum Verb {
     Start,
     Help,
     Settings(Format),
+    /// `settings --origin`
+    Origin {
+        json: bool,
+    },
     Check,
     Render {
         paths: Vec<String>,
@@ -33,7 +37,8 @@ pub enum Verb {
 pub const HELP: &str = "\
 docker run IMAGE                     start everything
 docker run --rm IMAGE help           this text
-docker run --rm IMAGE settings       what can be set; --format text|markdown|json|env
+docker run --rm IMAGE settings       what can be set; --format text|markdown|json|schema|env
+docker run --rm IMAGE settings --origin  the values and where each is from; --format text|json
 docker run --rm IMAGE check          whether the settings given are right
 docker run --rm IMAGE render [PATH…] the configuration files as they would be; --show-secrets
 docker run --rm IMAGE version        name and version
@@ -73,9 +78,17 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
             "text" => Format::Text,
             "markdown" => Format::Markdown,
             "json" => Format::Json,
+            "schema" => Format::Schema,
             "env" => Format::Env,
             _ => return Err(usage()),
         }),
+        (
+            "settings",
+            ["--origin"] | ["--origin", "--format", "text"] | ["--format", "text", "--origin"],
+        ) => Verb::Origin { json: false },
+        ("settings", ["--origin", "--format", "json"] | ["--format", "json", "--origin"]) => {
+            Verb::Origin { json: true }
+        }
         ("check", []) => Verb::Check,
         ("render", rest) => {
             let (options, paths): (Vec<&str>, Vec<&str>) =

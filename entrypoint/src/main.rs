@@ -10,6 +10,7 @@ mod plan;
 mod render;
 mod root;
 mod settings;
+mod sound;
 mod start;
 mod supervise;
 mod supervisord;
@@ -29,12 +30,35 @@ fn main() -> ExitCode {
         .skip(1)
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
+    keep_secrets();
     let environment = Environment::of_this_process();
-    let code = run(&arguments, &environment).unwrap_or_else(|failure| {
-        log::say(&failure.to_string());
-        failure.code
-    });
+    let ended = std::panic::catch_unwind(|| run(&arguments, &environment));
+    let code = match ended {
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) => {
+            log::say(&failure.to_string());
+            failure.code
+        }
+        // The hook has said where.
+        Err(_) => Code::Internal,
+    };
     ExitCode::from(code as u8)
+}
+
+/// Neither a core dump nor the message of a defect may hold a setting. Without dumps, no
+/// other process of the same user can read this one's environment either.
+fn keep_secrets() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        log::say(&format!(
+            "a defect at {place}\nhint: report this line and the box's `version` to the vendor"
+        ));
+    }));
 }
 
 fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
@@ -50,6 +74,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
             show_secrets,
         } => start::render(&contract()?, &root, environment, &paths, show_secrets),
         Verb::Settings(format) => Ok(print(&settings::reference::reference(&contract()?, format))),
+        Verb::Origin { json } => start::origin(&contract()?, &root, environment, json),
         Verb::Help => Ok(print(&start::help(&contract()?))),
         Verb::Version => {
             let product = contract()?.product;

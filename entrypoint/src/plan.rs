@@ -9,6 +9,7 @@ use services::{Service, supervisord, systemd};
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
 use crate::root::Root;
+use crate::volume::Watched;
 
 /// A service and what the recipe says about it.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Planned {
     pub needs: Vec<usize>,
     pub ready: Option<Check>,
     pub once: bool,
+    /// With `once`: what makes it run again.
+    pub again: Watched,
     /// Why it is not started: `when` is false, a condition does not hold.
     pub skip: Option<String>,
 }
@@ -392,6 +395,7 @@ fn order(
             needs: needs[at].iter().copied().collect(),
             ready,
             once: wanted.once,
+            again: watched(contract, engine, &wanted.again),
             skip,
         });
     }
@@ -411,6 +415,20 @@ fn order(
         daemon: None,
         warnings,
     })
+}
+
+/// The values of settings as they are in force, given or default.
+fn watched(contract: &Contract, engine: &Engine<'_>, settings: &[String]) -> Watched {
+    let known = settings
+        .iter()
+        .filter_map(|name| Some((name, contract.settings.get(name)?)));
+    Watched::new(known.map(|(name, setting)| {
+        // Undefined is a value too.
+        let value = engine
+            .text(&format!("{{{{ {} }}}}", setting.variable))
+            .unwrap_or_default();
+        (name.clone(), value)
+    }))
 }
 
 fn check(ready: &Ready, engine: &Engine<'_>) -> Result<Check, String> {

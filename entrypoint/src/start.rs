@@ -1,8 +1,6 @@
 //! The verbs that work on the contract. The order in [`start`] is the design's: nothing is
 //! touched before everything that can be checked has been.
 
-use std::collections::BTreeMap;
-
 use contract::{Contract, Value, Variables};
 
 use crate::control::{self, Request};
@@ -27,6 +25,12 @@ pub fn contract(root: &Root) -> Result<Contract> {
         Failure::new(
             Code::Internal,
             format!("cannot read {}: {error}", contract::PATH),
+        )
+    })?;
+    crate::sound::check(&contract).map_err(|reason| {
+        Failure::new(
+            Code::Internal,
+            format!("cannot read {}: {reason}", contract::PATH),
         )
     })?;
     if contract.format != contract::FORMAT {
@@ -57,21 +61,18 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
         "{} {} on {host}",
         contract.product.name, contract.product.version
     ))?;
-    generate(&state, &mut resolved)?;
+    generate(contract, &state, &mut resolved)?;
     volume::directories(contract, root)?;
     state.record_version(&contract.product.version)?;
     let variables = resolved.variables(contract);
     let engine = Engine::new(contract, &variables);
     let count = files::write(contract, &engine, root)?;
+    let given = resolved.given().count();
     say(&format!(
-        "{} {}: {} settings given, {} of {} files changed",
+        "{} {}: {given} {} given, {} of {} files changed",
         contract.product.title,
         contract.product.version,
-        resolved
-            .values
-            .values()
-            .filter(|(_, given)| *given != Given::Kept)
-            .count(),
+        if given == 1 { "setting" } else { "settings" },
         count.written,
         count.total
     ));
@@ -105,7 +106,7 @@ pub fn command(
         let mut resolved = resolve(contract, &state, environment)?;
         if !resolved.to_generate.is_empty() {
             let _lock = state.lock(&words.join(" "))?;
-            generate(&state, &mut resolved)?;
+            generate(contract, &state, &mut resolved)?;
         }
         let variables = resolved.variables(contract);
         files::write(contract, &Engine::new(contract, &variables), root)?;
@@ -202,24 +203,49 @@ pub fn help(contract: &Contract) -> String {
     )
 }
 
+/// Where each setting's value is from.
+pub fn origin(
+    contract: &Contract,
+    root: &Root,
+    environment: &Environment,
+    json: bool,
+) -> Result<Code> {
+    let resolved = resolve(contract, &State::new(contract, root), environment)?;
+    Ok(crate::print(&settings::origin::origin(
+        contract, &resolved, json,
+    )))
+}
+
 fn resolve(contract: &Contract, state: &State<'_>, environment: &Environment) -> Result<Resolved> {
-    let kept: BTreeMap<String, String> = state.kept()?;
-    settings::resolve(contract, environment, &kept).map_err(|problems| {
+    let kept = state.kept()?;
+    let sources = settings::Sources {
+        environment,
+        root: state.root(),
+        kept: &kept.values,
+        lost: kept.lost.as_deref(),
+        given: &kept.given,
+    };
+    settings::resolve(contract, &sources).map_err(|problems| {
         Failure::new(Code::Config, settings::report(&problems))
             .hint("`settings` lists all settings, `check` only checks them")
     })
 }
 
-fn generate(state: &State<'_>, resolved: &mut Resolved) -> Result<()> {
-    if resolved.to_generate.is_empty() {
-        return Ok(());
+/// Makes and keeps what is to be generated, and remembers what was given instead.
+fn generate(contract: &Contract, state: &State<'_>, resolved: &mut Resolved) -> Result<()> {
+    if !resolved.to_generate.is_empty() {
+        for (name, value) in state.generate(&resolved.to_generate)? {
+            resolved
+                .values
+                .insert(name, (Value::from(value), Given::Kept));
+        }
+        resolved.to_generate.clear();
     }
-    let made = state.generate(&resolved.to_generate)?;
-    for (name, value) in made {
-        resolved
-            .values
-            .insert(name, (Value::from(value), Given::Kept));
-    }
-    resolved.to_generate.clear();
-    Ok(())
+    let could_be = |name: &&String| {
+        contract
+            .settings
+            .get(*name)
+            .is_some_and(|s| s.generate.is_some())
+    };
+    state.remember(resolved.given().filter(could_be))
 }

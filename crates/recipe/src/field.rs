@@ -175,7 +175,9 @@ impl<'a> Field<'a> {
         let be = "a number of seconds, or a time such as 90s, 15m, 2h or 1d";
         let seconds = match &self.node.kind {
             Kind::Number(number) => number.as_u64(),
-            Kind::Text(text) => duration(text),
+            Kind::Text(text) => {
+                values::seconds(text).and_then(|seconds| u64::try_from(seconds).ok())
+            }
             _ => None,
         };
         // A 32-bit number of milliseconds is what some engines keep: 24 days are plenty.
@@ -261,39 +263,4 @@ fn map<'a>(node: &'a Node, place: &str) -> Result<&'a [(Key, Rc<Node>)]> {
             node.describe()
         ))),
     }
-}
-
-/// Seconds in `90`, `90s`, `15m`, `2h`, `1d`, as [`contract::Kind::Duration`].
-pub(crate) fn duration(text: &str) -> Option<u64> {
-    let (number, unit) = split_unit(text)?;
-    let factor = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
-/// Bytes in `1048576`, `256k`, `256mb`, `1g`, as [`contract::Kind::Size`]: binary multiples.
-pub(crate) fn size(text: &str) -> Option<u64> {
-    let (number, unit) = split_unit(text)?;
-    let shift = match unit.to_ascii_lowercase().trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1 << shift)
-}
-
-fn split_unit(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .bytes()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
-    Some((text[..end].parse().ok()?, &text[end..]))
 }

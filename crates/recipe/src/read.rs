@@ -9,7 +9,7 @@ use contract::{Ready, ServiceOverride};
 
 use crate::error::{Error, Problem, Result, nearest};
 use crate::field::{Field, Table};
-use crate::setting::settings;
+use crate::setting::{known, settings};
 use crate::yaml::{self, quote};
 use crate::{Base, Health, Layer, Recipe};
 
@@ -89,6 +89,10 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
     };
     let name = required(&table, "name", "acme/backend")?;
     let playbook = required(&table, "playbook", "site.yml")?;
+    let known_settings = match table.get("settings") {
+        Some(field) => settings(&field)?,
+        None => BTreeMap::new(),
+    };
     Ok(Recipe {
         name: image_name(&name)?,
         registry: table
@@ -118,11 +122,12 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             Some(field) => layers(&field)?,
             None => vec![layer("stack".to_owned())],
         },
-        settings: table
-            .get("settings")
-            .map(|field| settings(&field))
+        services: table
+            .get("services")
+            .map(|field| services(&field, &known_settings))
             .transpose()?
             .unwrap_or_default(),
+        settings: known_settings,
         volumes: match table.get("volumes") {
             Some(field) => volumes(&field)?,
             None => vec!["/data".to_owned()],
@@ -130,11 +135,6 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
         ports: table
             .get("ports")
             .map(|field| ports(&field))
-            .transpose()?
-            .unwrap_or_default(),
-        services: table
-            .get("services")
-            .map(|field| services(&field))
             .transpose()?
             .unwrap_or_default(),
         stop_signal: table
@@ -404,7 +404,10 @@ fn ports(field: &Field) -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-fn services(field: &Field) -> Result<BTreeMap<String, ServiceOverride>> {
+fn services(
+    field: &Field,
+    settings: &BTreeMap<String, contract::Setting>,
+) -> Result<BTreeMap<String, ServiceOverride>> {
     let mut services = BTreeMap::new();
     for (key, value) in field.entries()? {
         if let Some(bare) = key.name.strip_suffix(".service") {
@@ -424,6 +427,19 @@ fn services(field: &Field) -> Result<BTreeMap<String, ServiceOverride>> {
             "when",
             "stop_timeout",
         ])?;
+        if let Some(again) = table.get("again") {
+            for item in again.list()? {
+                known(&item, item.text()?, settings)?;
+            }
+            if !table.flag("once")? {
+                return Err(Problem::new(format!(
+                    "{} at line {} is for a job that runs once",
+                    quote(&again.place),
+                    again.line
+                ))
+                .hint("add `once: true`"));
+            }
+        }
         let service = ServiceOverride {
             after: table.texts("after")?,
             ready: table.get("ready").map(ready).transpose()?,

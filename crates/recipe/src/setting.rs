@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use contract::{Kind, Setting};
 
 use crate::error::{Problem, Result, nearest};
-use crate::field::{Field, Table, duration, size};
+use crate::field::{Field, Table};
 use crate::yaml::{self, quote};
 
 const KEYS: &[&str] = &[
@@ -49,16 +49,17 @@ const KINDS: &[(&str, Kind)] = &[
     ("secret", Kind::Secret),
 ];
 
+/// Variables that a container has anyway, or that mean something to every program.
+const TAKEN: &[&str] = &[
+    "PATH", "HOME", "HOSTNAME", "TERM", "LANG", "USER", "SHELL", "PWD", "LOGNAME", "TZ",
+];
+
 pub(crate) fn settings(field: &Field) -> Result<BTreeMap<String, Setting>> {
     let mut settings = BTreeMap::new();
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
     for (key, value) in field.entries()? {
         let name = key.name.as_str();
-        let mut letters = name.bytes();
-        if !letters.next().is_some_and(|byte| byte.is_ascii_uppercase())
-            || !letters
-                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
-        {
+        if !is_name(name) {
             let problem = Problem::new(format!(
                 "the setting {} at line {} must be named by capital letters, digits and `_`",
                 quote(name),
@@ -79,6 +80,17 @@ pub(crate) fn settings(field: &Field) -> Result<BTreeMap<String, Setting>> {
                 false => problem,
             });
         }
+        if TAKEN.contains(&name) || name.starts_with("TIFFIN_") {
+            return Err(Problem::new(format!(
+                "the setting {} at line {} has a name that means something else already",
+                quote(name),
+                key.line
+            ))
+            .hint(format!(
+                "give it another one, and `variable: {}`",
+                name.to_lowercase()
+            )));
+        }
         let setting = setting(name, value.table(KEYS)?)?;
         if let Some(other) = variables.insert(setting.variable.clone(), name.to_owned()) {
             return Err(Problem::new(format!(
@@ -97,7 +109,67 @@ pub(crate) fn settings(field: &Field) -> Result<BTreeMap<String, Setting>> {
                 .hint(format!("`{name}` already names a file that holds the value of `{plain}`; rename one of them")));
         }
     }
+    for (key, value) in field.entries()? {
+        others(&key.name, &value.table(KEYS)?, &settings)?;
+    }
     Ok(settings)
+}
+
+fn is_name(name: &str) -> bool {
+    let mut letters = name.bytes();
+    letters.next().is_some_and(|byte| byte.is_ascii_uppercase())
+        && letters.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// Checks what a setting says about other names.
+fn others(name: &str, table: &Table, settings: &BTreeMap<String, Setting>) -> Result<()> {
+    let items = |key| table.get(key).map_or(Ok(Vec::new()), |field| field.list());
+    for item in items("conflicts")? {
+        let other = item.text()?;
+        if other == name {
+            return Err(item.cannot("it is the setting itself"));
+        }
+        known(&item, other, settings)?;
+    }
+    for item in items("deprecated")? {
+        let old = item.text()?;
+        if !is_name(old) {
+            return Err(item.cannot("settings are named by capital letters, digits and `_`"));
+        }
+        if settings.contains_key(old) || TAKEN.contains(&old) || old.starts_with("TIFFIN_") {
+            return Err(item.cannot("it is a name in use"));
+        }
+        let mut claims = settings
+            .iter()
+            .flat_map(|(name, s)| s.deprecated.iter().map(move |old| (name, old)));
+        if let Some((other, _)) = claims
+            .clone()
+            .find(|(other, claimed)| *claimed == old && *other != name)
+        {
+            return Err(item.cannot(&format!("it is an earlier name of `{other}` too")));
+        }
+        if claims
+            .by_ref()
+            .filter(|(_, claimed)| *claimed == old)
+            .count()
+            > 1
+        {
+            return Err(item.cannot("it is given twice"));
+        }
+    }
+    Ok(())
+}
+
+/// That `name`, given by `field`, is a setting.
+pub(crate) fn known(field: &Field, name: &str, settings: &BTreeMap<String, Setting>) -> Result<()> {
+    if settings.contains_key(name) {
+        return Ok(());
+    }
+    let problem = field.cannot("there is no setting of that name");
+    Err(match nearest(name, settings.keys().map(String::as_str)) {
+        Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
+        None => problem,
+    })
 }
 
 fn setting(name: &str, table: Table) -> Result<Setting> {
@@ -133,6 +205,11 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
             ))
             .hint("add `type: secret`"));
         }
+        Some(field) if kind != Kind::Secret => {
+            return Err(field
+                .cannot("what is generated is letters and digits, which suits `type: secret` alone")
+                .hint("remove one of the two"));
+        }
         Some(field) if required => {
             return Err(field
                 .cannot("a required setting is never generated")
@@ -148,11 +225,8 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
         None => None,
         Some(field) => {
             let text = field.text()?;
-            if let Err(error) = fancy_regex::Regex::new(text) {
-                return Err(field.cannot(&format!(
-                    "it is not a regular expression ({})",
-                    one_line(&error)
-                )));
+            if let Err(error) = values::pattern(text) {
+                return Err(field.cannot(&format!("it is not a regular expression ({error})")));
             }
             Some(text.to_owned())
         }
@@ -167,12 +241,13 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
             table.line()
         )));
     }
-    Ok(Setting {
+    let required_if = required_if(&table, required || generate.is_some())?;
+    let setting = Setting {
         variable,
         kind,
         required,
         secret,
-        required_if: table.text("required_if")?,
+        required_if,
         conflicts: table.texts("conflicts")?,
         deprecated: table.texts("deprecated")?,
         generate,
@@ -186,9 +261,63 @@ fn setting(name: &str, table: Table) -> Result<Setting> {
             .map(|text| text.trim().to_owned())
             .unwrap_or_default(),
         example: table.text("example")?,
-        section: table.text("section")?,
+        section: table.text("section")?.map(|text| text.trim().to_owned()),
         files: Vec::new(),
-    })
+    };
+    agrees_with_itself(&table, &setting)?;
+    Ok(setting)
+}
+
+fn required_if(table: &Table, has_a_value: bool) -> Result<Option<String>> {
+    let Some(field) = table.get("required_if") else {
+        return Ok(None);
+    };
+    let text = field.text()?;
+    if has_a_value {
+        return Err(field
+            .cannot("the setting is required or generated anyway")
+            .hint("remove one of the two"));
+    }
+    if text.contains("{{") || text.contains("{%") {
+        return Err(field
+            .cannot("it is an expression already")
+            .hint("write it as Ansible's `when:`, without braces"));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// What the recipe shows and makes must be what the box takes.
+fn agrees_with_itself(table: &Table, setting: &Setting) -> Result<()> {
+    if let Some(field) = table.get("example") {
+        if matches!(setting.kind, Kind::Secret | Kind::Key) {
+            return Err(field
+                .cannot("somebody would use it")
+                .hint("describe the secret in `help`"));
+        }
+        let example = setting.example.as_deref().unwrap_or_default();
+        values::convert(setting, example)
+            .map_err(|allowed| field.cannot(&format!("the setting takes {allowed}")))?;
+    }
+    if let (Some(length), Some(field)) = (setting.generate, table.get("pattern")) {
+        for letter in ["a", "Z", "5"] {
+            let text = letter.repeat(length.into());
+            if values::convert(setting, &text).is_err() {
+                return Err(field
+                    .cannot(&format!(
+                        "it refuses {length} letters and digits, which are what is generated"
+                    ))
+                    .hint("`[A-Za-z0-9]*` takes all of them"));
+            }
+        }
+    }
+    for choice in &setting.choices {
+        if let (Err(allowed), Some(field)) =
+            (values::convert(setting, choice), table.get("pattern"))
+        {
+            return Err(field.cannot(&format!("it refuses the choice `{choice}`: {allowed}")));
+        }
+    }
+    Ok(())
 }
 
 fn kind(field: &Field) -> Result<Kind> {
@@ -219,13 +348,15 @@ fn bound(table: &Table, key: &str, kind: Kind) -> Result<Option<i64>> {
     let Some(field) = table.get(key) else {
         return Ok(None);
     };
-    let convert: fn(&str) -> Option<u64> = match kind {
-        Kind::Int | Kind::Port => return field.number(i64::MIN, i64::MAX).map(Some),
-        Kind::Size => size,
-        Kind::Duration => duration,
+    let convert = match kind {
+        Kind::Int => return field.number(i64::MIN, i64::MAX).map(Some),
+        Kind::Port => return field.number(1, 65535).map(Some),
+        Kind::Percent => return field.number(0, 100).map(Some),
+        Kind::Size => values::bytes,
+        Kind::Duration => values::seconds,
         _ => {
             return Err(Problem::new(format!(
-                "{} at line {} is for the types int, port, size and duration only",
+                "{} at line {} is for the types int, port, percent, size and duration only",
                 quote(&field.place),
                 field.line
             ))
@@ -236,16 +367,13 @@ fn bound(table: &Table, key: &str, kind: Kind) -> Result<Option<i64>> {
         }
     };
     match &field.node.kind {
-        yaml::Kind::Text(text) => convert(text)
-            .and_then(|number| i64::try_from(number).ok())
-            .map(Some)
-            .ok_or_else(|| {
-                field.must(if kind == Kind::Size {
-                    "a size such as 64mb"
-                } else {
-                    "a time such as 15m"
-                })
-            }),
+        yaml::Kind::Text(text) => convert(text).map(Some).ok_or_else(|| {
+            field.must(if kind == Kind::Size {
+                "a size such as 64mb"
+            } else {
+                "a time such as 15m"
+            })
+        }),
         _ => field.number(0, i64::MAX).map(Some),
     }
 }
@@ -295,12 +423,4 @@ fn choices(table: &Table, kind: Kind) -> Result<Vec<String>> {
             Ok(choices)
         }
     }
-}
-
-fn one_line(error: &fancy_regex::Error) -> String {
-    error
-        .to_string()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
 }

@@ -1,16 +1,25 @@
-//! Settings: from the environment to typed values of the playbook's variables.
+//! Settings: from the environment and its like to typed values of the playbook's variables.
 //!
-//! Sources, first wins: `NAME`, `NAME_FILE`, values kept on the volume, generated ones,
-//! the playbook's own default (which is not a value here: the templates have it already).
+//! Sources, first wins: `NAME` or `NAME_FILE`, `/run/secrets/NAME`, the env file on the
+//! first volume, values kept on it, generated ones, the playbook's own default (which is
+//! not a value here: the templates have it already).
 
-mod convert;
+mod env_file;
 mod nearest;
+pub mod origin;
 pub mod reference;
+mod report;
 mod resolve;
+mod schema;
+mod sources;
+mod unknown;
+mod zones;
 
-pub use convert::text_of;
 pub use nearest::nearest;
-pub use resolve::{Given, Resolved, report, resolve};
+pub use report::{Problem, report};
+pub use resolve::{Resolved, resolve};
+pub use sources::{Given, Sources};
+pub use values::{MASK, is_secret, text_of};
 
 use std::collections::BTreeMap;
 
@@ -42,12 +51,4 @@ impl Environment {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
-}
-
-/// Shown where a secret would stand.
-pub const MASK: &str = "********";
-
-/// Nobody may see the value.
-pub fn is_secret(setting: &contract::Setting) -> bool {
-    setting.secret || matches!(setting.kind, contract::Kind::Secret | contract::Kind::Key)
 }

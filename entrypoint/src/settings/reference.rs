@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 use contract::{Contract, Setting};
 use serde_json::json;
 
-use super::{convert, is_secret, text_of};
+use super::sources::env_file_path;
+
+use super::{is_secret, schema, text_of};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Text,
     Markdown,
     Json,
+    Schema,
     Env,
 }
 
@@ -20,6 +23,7 @@ pub fn reference(contract: &Contract, format: Format) -> String {
         Format::Text => text(contract),
         Format::Markdown => markdown(contract),
         Format::Json => json_(contract),
+        Format::Schema => format!("{:#}\n", schema::schema(contract)),
         Format::Env => env(contract),
     }
 }
@@ -50,13 +54,41 @@ fn default(setting: &Setting) -> String {
     } else if is_secret(setting) {
         "(secret)".to_owned()
     } else {
-        setting
-            .default
-            .as_ref()
-            .map(text_of)
-            .filter(|t| !t.is_empty())
-            .unwrap_or_else(|| "-".to_owned())
+        match values::literal_default(setting) {
+            Some(text) if text.is_empty() => "-".to_owned(),
+            Some(text) => text.replace(['\n', '\r'], " "),
+            None if setting.default.is_some() => "(computed)".to_owned(),
+            None => "-".to_owned(),
+        }
     }
+}
+
+/// What else is to be known about a setting, in words.
+fn notes(setting: &Setting) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(pattern) = &setting.pattern {
+        notes.push(format!("matches {pattern}"));
+    }
+    if let Some(example) = setting
+        .example
+        .as_deref()
+        .filter(|text| !text.contains('\n'))
+    {
+        notes.push(format!("for example {example}"));
+    }
+    if let Some(condition) = &setting.required_if {
+        notes.push(format!("required if {condition}"));
+    }
+    if !setting.conflicts.is_empty() {
+        notes.push(format!(
+            "not together with {}",
+            setting.conflicts.join(", ")
+        ));
+    }
+    if !setting.deprecated.is_empty() {
+        notes.push(format!("formerly {}", setting.deprecated.join(", ")));
+    }
+    notes
 }
 
 fn kind(setting: &Setting) -> String {
@@ -97,18 +129,24 @@ fn text(contract: &Contract) -> String {
                 default(setting),
                 setting.help
             );
-            let mut notes = vec![convert::allowed(setting)];
-            if let Some(pattern) = &setting.pattern {
-                notes.push(format!("matches {pattern}"));
-            }
+            let mut notes = notes(setting);
+            notes.insert(0, values::allowed(setting));
             if !setting.files.is_empty() {
                 notes.push(format!("reaches {}", setting.files.join(", ")));
             }
             let _ = writeln!(out, "  {:width$}  {}", "", notes.join("; "));
         }
     }
-    out.push_str(
-        "\nEvery NAME can also be given as NAME_FILE, the path of a file that holds the value.\n",
+    let _ = write!(
+        out,
+        "\nEach is taken from the first of: NAME, or NAME_FILE, the path of a file that holds the value;\n\
+         /run/secrets/NAME; {}the playbook's default.\n\
+         `settings --origin` tells where each value is from.\n",
+        match env_file_path(contract) {
+            Some(path) =>
+                format!("a line NAME=value in {path}; what an earlier start generated;\n"),
+            None => String::new(),
+        }
     );
     out
 }
@@ -130,14 +168,24 @@ fn markdown(contract: &Contract) -> String {
             let _ = writeln!(
                 out,
                 "| `{name}` | {} | {} | {} | {} |",
-                cell(&convert::allowed(setting)),
+                cell(&values::allowed(setting)),
                 cell(&default(setting)),
-                cell(&setting.help),
+                cell(&meaning(setting)),
                 cell(&setting.files.join(", "))
             );
         }
     }
     out
+}
+
+/// Help and notes as sentences.
+fn meaning(setting: &Setting) -> String {
+    let notes = notes(setting);
+    match (setting.help.as_str(), notes.is_empty()) {
+        (help, true) => help.to_owned(),
+        ("", false) => notes.join("; "),
+        (help, false) => format!("{help} ({})", notes.join("; ")),
+    }
 }
 
 fn json_(contract: &Contract) -> String {
@@ -149,7 +197,7 @@ fn json_(contract: &Contract) -> String {
             if let Some(map) = value.as_object_mut() {
                 map.insert("name".to_owned(), json!(name));
                 map.insert("secret".to_owned(), json!(is_secret(setting)));
-                map.insert("allowed".to_owned(), json!(convert::allowed(setting)));
+                map.insert("allowed".to_owned(), json!(values::allowed(setting)));
                 if is_secret(setting) {
                     map.remove("default");
                 }
@@ -163,7 +211,8 @@ fn json_(contract: &Contract) -> String {
     )
 }
 
-/// A file for `docker run --env-file`: what must be given is open, the rest is a comment.
+/// A file for `docker run --env-file`, or for the volume: what must be given is open, the
+/// rest is a comment with its default.
 fn env(contract: &Contract) -> String {
     let mut out = format!(
         "# {} {}\n",
@@ -174,31 +223,25 @@ fn env(contract: &Contract) -> String {
             let _ = write!(out, "\n# --- {section}\n");
         }
         for (name, setting) in settings {
-            let help = setting.help.replace('\n', " ");
-            let _ = write!(
-                out,
-                "\n# {}{}{}\n",
-                help,
-                if help.is_empty() { "" } else { " — " },
-                convert::allowed(setting)
-            );
-            if setting.required && setting.generate.is_none() {
+            let _ = write!(out, "\n# {name}: {}\n", values::allowed(setting));
+            for line in meaning(setting).lines() {
+                let _ = writeln!(out, "# {line}");
+            }
+            if setting.required {
                 let _ = writeln!(out, "{name}=");
             } else {
-                let shown = default(setting);
-                let _ = writeln!(
-                    out,
-                    "#{name}={}",
-                    if shown.starts_with('(') || shown == "-" {
-                        ""
-                    } else {
-                        &shown
-                    }
-                );
+                let _ = writeln!(out, "#{name}={}", sample(setting).unwrap_or_default());
             }
         }
     }
     out
+}
+
+/// The default, where such a line can hold it and means it.
+fn sample(setting: &Setting) -> Option<String> {
+    let text = values::literal_default(setting)?;
+    let plain = !text.starts_with(['"', '\'']) && !text.contains(|c: char| c.is_control());
+    (plain && values::convert(setting, &text).is_ok()).then_some(text)
 }
 
 #[cfg(test)]
@@ -216,12 +259,90 @@ mod tests {
             }
         }))
         .unwrap();
-        for format in [Format::Text, Format::Markdown, Format::Json, Format::Env] {
+        for format in [
+            Format::Text,
+            Format::Markdown,
+            Format::Json,
+            Format::Schema,
+            Format::Env,
+        ] {
             let shown = reference(&contract, format);
             assert!(!shown.contains("CANARY"), "{shown}");
             assert!(shown.contains("PORT") && shown.contains("80"), "{shown}");
         }
         assert!(reference(&contract, Format::Markdown).contains("the \\| password"));
         assert!(reference(&contract, Format::Text).contains("reaches /etc/nginx/x.conf"));
+    }
+
+    fn rich() -> Contract {
+        serde_json::from_value(json!({
+            "format": 2,
+            "product": {"name": "acme/x", "title": "X", "version": "v1"},
+            "volumes": [{"path": "/data"}],
+            "settings": {
+                "PASSWORD": {"variable": "p", "type": "secret", "generate": 20},
+                "TOKEN": {"variable": "t", "type": "secret", "required": true, "deprecated": ["OLD_TOKEN"]},
+                "PORT_NUMBER": {"variable": "q", "type": "port", "default": 80, "help": "Two\nlines"},
+                "FLAG": {"variable": "f", "type": "bool", "default": true},
+                "NAMES": {"variable": "n", "type": "list", "default": ["a", "b c"]},
+                "EXTRA": {"variable": "e", "type": "map", "default": {"a": [1]}},
+                "MEMORY": {"variable": "m", "type": "size", "default": "1gb"},
+                "SHARE": {"variable": "s", "type": "string", "default": 0.5},
+                "QUOTED": {"variable": "quoted", "type": "string", "default": "\"x\""},
+                "SPACED": {"variable": "spaced", "type": "string", "default": "a # b 'c'"},
+                "COMPUTED": {"variable": "c", "type": "string", "default": "{{ q }}"},
+                "MAIL": {"variable": "mail", "type": "host", "default": "", "conflicts": ["SPACED"]}
+            }
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_sample_read_back_gives_the_defaults() {
+        let contract = rich();
+        let sample = reference(&contract, Format::Env);
+        let entries = |text: &str| super::super::env_file::parse(text).unwrap();
+        let open: Vec<String> = entries(&sample).into_iter().map(|e| e.name).collect();
+        assert_eq!(
+            open,
+            ["TOKEN"],
+            "only what must be given is open:\n{sample}"
+        );
+        let opened: String = sample
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if rest.contains('=') && !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let mut checked = 0;
+        for entry in entries(&opened)
+            .into_iter()
+            .filter(|e| !e.value.is_empty() || e.name == "MAIL")
+        {
+            let setting = &contract.settings[&entry.name];
+            let default = setting.default.clone().unwrap();
+            let value = values::convert(setting, &entry.value).unwrap();
+            assert_eq!(text_of(&value), text_of(&default), "{}", entry.name);
+            checked += 1;
+        }
+        assert_eq!(checked, 8, "{opened}");
+    }
+
+    #[test]
+    fn every_format_tells_what_is_to_be_known() {
+        let contract = rich();
+        for format in [Format::Text, Format::Markdown, Format::Env] {
+            let shown = reference(&contract, format);
+            for words in ["formerly OLD_TOKEN", "not together with SPACED", "Two"] {
+                assert!(shown.contains(words), "no `{words}` in {shown}");
+            }
+        }
+        assert!(reference(&contract, Format::Text).contains("NAME=value in /data/settings.env"));
+        let schema: serde_json::Value =
+            serde_json::from_str(&reference(&contract, Format::Schema)).unwrap();
+        assert_eq!(schema["properties"]["PORT_NUMBER"]["maximum"], json!(65535));
+        assert_eq!(schema["properties"]["OLD_TOKEN"]["deprecated"], json!(true));
+        assert_eq!(schema["properties"]["PASSWORD"]["writeOnly"], json!(true));
     }
 }

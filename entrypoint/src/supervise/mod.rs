@@ -118,11 +118,9 @@ impl<'a> Supervisor<'a> {
         let listener = control_socket(root)?;
         let accounts = Accounts::read(root)?;
         let now = Instant::now();
-        let done = memory.done()?;
         let mut slots = Vec::with_capacity(plan.services.len());
         for mut planned in plan.services {
-            if planned.once && done.get(&planned.service.name).map(String::as_str) == Some(version)
-            {
+            if planned.once && memory.is_done(&planned.service.name, version, &planned.again)? {
                 planned.skip = Some(format!("it is done for {version}"));
             }
             slots.push(Slot::new(planned, &accounts, root, now)?);
@@ -469,7 +467,9 @@ impl<'a> Supervisor<'a> {
             say(&format!("{} is done", slot.name()));
         }
         if slot.planned.once
-            && let Err(failure) = self.memory.mark_done(slot.name(), self.version)
+            && let Err(failure) =
+                self.memory
+                    .mark_done(slot.name(), self.version, &slot.planned.again)
         {
             say(&format!(
                 "{}: it is done, but that cannot be remembered: {failure}",
