@@ -174,6 +174,19 @@ impl Accounts {
     }
 }
 
+/// What the container's user means for the services' own.
+pub fn note() -> Option<String> {
+    if !crate::sys::is_root() {
+        return Some(format!(
+            "all services run as {}, the container's user: their own users do not apply",
+            crate::sys::who()
+        ));
+    }
+    (!crate::sys::may_own(1, 1)).then(|| {
+        "this container may not change users: all services run as its root, which has no rights over others; their own users do not apply".to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

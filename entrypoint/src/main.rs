@@ -9,6 +9,7 @@ mod log;
 mod plan;
 mod render;
 mod root;
+mod runtime;
 mod settings;
 mod sound;
 mod start;

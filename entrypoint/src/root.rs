@@ -68,23 +68,43 @@ impl Root {
         names
     }
 
+    /// Where a path leads, its last component's links followed as seen from this root, also
+    /// when there is nothing yet: links of the image lead into memory that is empty at first.
+    pub fn landing(&self, path: &str) -> PathBuf {
+        let mut full = self.path(path);
+        for _ in 0..8 {
+            let Ok(target) = fs::read_link(&full) else {
+                break;
+            };
+            full = match target.to_str() {
+                Some(absolute) if target.is_absolute() => self.path(absolute),
+                _ => crate::runtime::lexical(&full.parent().unwrap_or(Path::new("/")).join(target)),
+            };
+        }
+        full
+    }
+
     /// Makes a directory with exactly this owner and mode; parents are made 0755. Of one
     /// that exists the owner is put right, and nothing below it is looked at.
     pub fn directory(&self, path: &str, owned: Owned) -> Result<()> {
-        let full = self.path(path);
+        let full = self.landing(path);
         let fail = |error: io::Error| cannot_create("the directory", path, &error);
         match fs::metadata(&full) {
             Ok(found) if found.is_dir() => {
-                if found.uid() != owned.uid || found.gid() != owned.gid {
-                    chown(&full, owned).map_err(fail)?;
+                match chown(&full, owned) {
+                    // Whoever needs another owner finds out; most do not.
+                    Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+                    other => other.map_err(fail),
                 }
-                Ok(())
             }
             Ok(_) => Err(Failure::new(
                 Code::CannotCreate,
                 format!("cannot create the directory {path}: there is a file of that name"),
             )),
             Err(_) => {
+                if let Some((parent, _)) = path.rsplit_once('/') {
+                    fs::create_dir_all(self.landing(parent)).map_err(fail)?;
+                }
                 if let Some(parent) = full.parent() {
                     fs::create_dir_all(parent).map_err(fail)?;
                 }
@@ -138,42 +158,46 @@ impl Root {
     }
 }
 
-/// The failure for something that could not be made, with what usually helps.
+/// The failure for something that could not be made, with what usually helps. No hint
+/// gives a path of its own to `--tmpfs`: an empty `/etc` or volume is worse than an error.
 pub fn cannot_create(what: &str, path: &str, error: &io::Error) -> Failure {
+    use io::ErrorKind as Kind;
     let failure = Failure::new(
         Code::CannotCreate,
         format!("cannot create {what} {path}: {error}"),
     );
-    match error.raw_os_error() {
-        Some(30) => failure.hint(format!("the file system is read-only: give a writable one there, for example --tmpfs {}", parent(path))),
-        Some(28) => failure.hint("the disk is full: make room on the volume"),
-        Some(1 | 13) => failure.hint("the container runs without the right to do that: run it as root, or give the volume to its user"),
+    match error.kind() {
+        Kind::ReadOnlyFilesystem if path.starts_with("/run/") => {
+            failure.hint("the root is read-only: add --tmpfs /run")
+        }
+        Kind::ReadOnlyFilesystem if path.contains("/.tiffin") => failure
+            .hint("the volume is mounted read-only: mount it without `:ro` or `readonly`"),
+        Kind::ReadOnlyFilesystem => failure
+            .hint("the root is read-only and this is on no volume: run without --read-only"),
+        Kind::StorageFull => failure.hint("the disk is full: make room on the volume"),
+        Kind::PermissionDenied => failure.hint(format!(
+            "the container runs as {}, who may not write there: give the volume to that user, or run as root",
+            crate::sys::who()
+        )),
         _ => failure,
     }
 }
 
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or(
-        "/",
-        |(parent, _)| if parent.is_empty() { "/" } else { parent },
-    )
-}
-
-/// Changes the owner; without root's rights only a change that is needed is an error.
+/// Changes the owner where the container lets us; elsewhere it is what it is.
 fn chown(path: &Path, owned: Owned) -> io::Result<()> {
     let found = fs::metadata(path)?;
     if found.uid() == owned.uid && found.gid() == owned.gid {
         return Ok(());
     }
     match std::os::unix::fs::chown(path, Some(owned.uid), Some(owned.gid)) {
-        Err(_) if !crate::sys::is_root() => Ok(()),
+        Err(_) if !crate::sys::may_own(owned.uid, owned.gid) => Ok(()),
         other => other,
     }
 }
 
 fn fchown(file: &File, owned: Owned) -> io::Result<()> {
     match std::os::unix::fs::fchown(file, Some(owned.uid), Some(owned.gid)) {
-        Err(_) if !crate::sys::is_root() => Ok(()),
+        Err(_) if !crate::sys::may_own(owned.uid, owned.gid) => Ok(()),
         other => other,
     }
 }

@@ -11,7 +11,7 @@ use crate::root::Root;
 use crate::settings::{self, Environment, Given, MASK, Resolved};
 use crate::supervise::Supervisor;
 use crate::volume::{self, Lock, State};
-use crate::{plan, render as files, sys};
+use crate::{accounts, plan, render as files, runtime, sys};
 
 pub fn contract(root: &Root) -> Result<Contract> {
     let text = root.read(contract::PATH)?.ok_or_else(|| {
@@ -63,6 +63,12 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
     ))?;
     generate(contract, &state, &mut resolved)?;
     volume::directories(contract, root)?;
+    let _place = runtime::prepare(root)?;
+    let mut environment = environment.clone();
+    if let Some(path) = runtime::temporary(contract, root)? {
+        environment.variables.insert("TMPDIR".to_owned(), path);
+    }
+    let environment = &environment;
     state.record_version(&contract.product.version)?;
     let variables = resolved.variables(contract);
     let engine = Engine::new(contract, &variables);
@@ -78,7 +84,7 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
     ));
     // After rendering: programs of supervisord are templates too.
     let plan = plan::plan(contract, &engine, root, &environment.variables)?;
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&accounts::note()) {
         say(&format!("note: {warning}"));
     }
     if plan.services.is_empty() {
@@ -109,6 +115,7 @@ pub fn command(
             generate(contract, &state, &mut resolved)?;
         }
         let variables = resolved.variables(contract);
+        let _place = runtime::prepare(root)?;
         files::write(contract, &Engine::new(contract, &variables), root)?;
     }
     let error = sys::exec(words);

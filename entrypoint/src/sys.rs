@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -19,6 +20,73 @@ use crate::accounts::Credentials;
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Who we are, as `docker run -u` takes it.
+pub fn who() -> String {
+    format!(
+        "{}:{}",
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw()
+    )
+}
+
+/// What the container lets us do to other users; it never changes.
+struct Rights {
+    /// Give files away, become others, read and stop what is theirs: all of it or none, as
+    /// a part is of no use (a service's user must be able to read its files).
+    over_users: bool,
+    /// First and count of the numbers that exist here (user_namespaces(7)).
+    uids: Vec<(u32, u32)>,
+    gids: Vec<(u32, u32)>,
+}
+
+fn rights() -> &'static Rights {
+    static RIGHTS: OnceLock<Rights> = OnceLock::new();
+    RIGHTS.get_or_init(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))
+            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .unwrap_or(0);
+        let groups = fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
+        let map = |name: &str| {
+            fs::read_to_string(format!("/proc/self/{name}"))
+                .unwrap_or_default()
+                .lines()
+                .filter_map(|line| {
+                    let mut fields = line.split_whitespace();
+                    let first = fields.next()?.parse().ok()?;
+                    Some((first, fields.nth(1)?.parse().ok()?))
+                })
+                .collect()
+        };
+        Rights {
+            over_users: effective & OVER_USERS == OVER_USERS && groups.trim() != "deny",
+            uids: map("uid_map"),
+            gids: map("gid_map"),
+        }
+    })
+}
+
+/// CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID and SETUID, by number (capabilities(7)); all
+/// are among those that engines give by default.
+const OVER_USERS: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7;
+
+/// Whether a file can be given to this owner and group.
+pub fn may_own(uid: u32, gid: u32) -> bool {
+    let has = |map: &[(u32, u32)], id: u32| {
+        map.iter()
+            .any(|(first, count)| id >= *first && id - first < *count)
+    };
+    let rights = rights();
+    rights.over_users && has(&rights.uids, uid) && has(&rights.gids, gid)
+}
+
+/// Whether a process can become this user.
+pub fn may_become(who: &Credentials) -> bool {
+    may_own(who.user.uid, who.gid) && who.groups.iter().all(|gid| may_own(who.user.uid, *gid))
 }
 
 /// How a process ended.
@@ -34,8 +102,8 @@ pub struct Setup<'a> {
     pub argv0: Option<&'a str>,
     pub environment: &'a [(String, String)],
     pub directory: Option<PathBuf>,
-    /// `None` keeps what the entrypoint runs as.
-    pub credentials: Option<&'a Credentials>,
+    /// Kept as the entrypoint's when they cannot be had, see [`may_become`].
+    pub credentials: &'a Credentials,
     pub umask: u32,
     pub nice: Option<i32>,
     pub oom_score_adj: Option<i32>,
@@ -73,7 +141,10 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
         .map(|path| CString::new(path.as_os_str().as_encoded_bytes()))
         .transpose()?;
     let limits: Vec<(Resource, Rlimit)> = setup.limits.iter().filter_map(limit).collect();
-    let identity = setup.credentials.map(|c| {
+    let becomes = may_become(setup.credentials);
+    let pretence = (!becomes && is_root()).then(pretence);
+    let identity = becomes.then(|| {
+        let c = setup.credentials;
         let groups: Vec<Gid> = c.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         (Uid::from_raw(c.user.uid), Gid::from_raw(c.gid), groups)
     });
@@ -107,6 +178,10 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
             rustix::thread::set_thread_res_gid(*gid, *gid, *gid)?;
             rustix::thread::set_thread_res_uid(*uid, *uid, *uid)?;
         }
+        if let Some(filter) = &pretence {
+            // Without it, programs that change users end; whether it is there or not, none can.
+            let _ = filtered(filter);
+        }
         if let Some(directory) = &directory {
             // As the user, as systemd does: a directory it may not enter is an error now.
             rustix::process::chdir(directory.as_c_str())?;
@@ -119,6 +194,77 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed())
         .ok_or_else(|| io::Error::other("the kernel gave no process id"))
+}
+
+type Filter = Vec<nix::libc::sock_filter>;
+
+/// A system call filter that answers "done" to whoever changes users or owners, without
+/// doing it.
+///
+/// nginx, Apache, PHP and their like end when root cannot become their user. Where the
+/// container took that right from root (`--cap-drop ALL`, a user namespace of one user), it
+/// took all others too: the process is as weak as it would be under its user's number, and
+/// all services are one user whatever they do.
+fn pretence() -> Filter {
+    use nix::libc as c;
+    let statement = |code: u32, k: u32| c::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let calls = [
+        c::SYS_setuid,
+        c::SYS_setgid,
+        c::SYS_setreuid,
+        c::SYS_setregid,
+        c::SYS_setresuid,
+        c::SYS_setresgid,
+        c::SYS_setgroups,
+        #[cfg(target_arch = "x86_64")]
+        c::SYS_chown,
+        #[cfg(target_arch = "x86_64")]
+        c::SYS_lchown,
+        c::SYS_fchown,
+        c::SYS_fchownat,
+    ];
+    // The call's number is the first word of struct seccomp_data. A number that means
+    // another call to a program of another architecture is of no harm: it fails there.
+    let mut filter = vec![statement(c::BPF_LD | c::BPF_W | c::BPF_ABS, 0)];
+    for (at, call) in calls.iter().enumerate() {
+        filter.push(c::sock_filter {
+            jt: (calls.len() - at) as u8,
+            ..statement(c::BPF_JMP | c::BPF_JEQ | c::BPF_K, *call as u32)
+        });
+    }
+    filter.push(statement(c::BPF_RET | c::BPF_K, c::SECCOMP_RET_ALLOW));
+    // Fails with the error 0: success.
+    filter.push(statement(c::BPF_RET | c::BPF_K, c::SECCOMP_RET_ERRNO));
+    filter
+}
+
+/// Makes system calls only: it runs between fork and exec.
+fn filtered(filter: &Filter) -> io::Result<()> {
+    use nix::libc as c;
+    let program = c::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: prctl(2) reads the program, which lives until the end of this function, and
+    // its instructions, which the kernel does not write to.
+    let done = unsafe {
+        c::prctl(c::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && c::prctl(
+                c::PR_SET_SECCOMP,
+                c::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ) == 0
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Becomes another program; returns only when that fails.

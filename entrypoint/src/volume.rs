@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 
 use contract::Contract;
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, FlockOperation};
+use rustix::io::Errno;
 
 use crate::exit::{Code, Failure, Result};
 use crate::root::{Owned, Root, cannot_create, mode};
+use crate::sys;
 
 /// What the entrypoint remembers, on the first volume; in the container when it has none.
 pub struct State<'a> {
@@ -320,9 +322,33 @@ pub fn directories(contract: &Contract, root: &Root) -> Result<()> {
                     mode,
                 },
             )?;
+            usable(root, &directory.path)?;
         }
     }
     Ok(())
+}
+
+/// A database that may not write says so late, and in words of its own.
+fn usable(root: &Root, path: &str) -> Result<()> {
+    let full = root.path(path);
+    if rustix::fs::access(&full, Access::WRITE_OK | Access::EXEC_OK) != Err(Errno::ACCESS) {
+        return Ok(());
+    }
+    let owner = std::fs::metadata(&full).map_or_else(
+        |_| "somebody else".to_owned(),
+        |found| format!("{}:{}", found.uid(), found.gid()),
+    );
+    Err(Failure::new(
+        Code::CannotCreate,
+        format!(
+            "cannot use {path}: it belongs to {owner}, and the box runs as {}",
+            sys::who()
+        ),
+    )
+    .hint(format!(
+        "run the box as it ran before, or give the volume to its user once: chown -R {} {path}",
+        sys::who()
+    )))
 }
 
 /// Letters and digits, each as likely as any other.

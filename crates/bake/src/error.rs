@@ -34,6 +34,8 @@ pub enum Error {
     Capture { layer: String, reason: String },
     #[error("setting {setting} cannot work: {reason}")]
     Setting { setting: String, reason: String },
+    #[error("cannot do what `files` says of {path}: {reason}")]
+    File { path: String, reason: String },
     #[error("cannot bake {0} here")]
     Unsupported(String),
     #[error("cannot supervise unit `{unit}`: {reason}")]

@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Result},
     sandbox::{Layout, Sandbox},
     secrets,
+    surface::{self, Surface},
 };
 
 /// Where systemd looks for unit files, first found wins (systemd.unit(5)).
@@ -29,6 +30,7 @@ const UNIT_PATHS: [&str; 4] = [
 
 pub struct Finished {
     pub contract: Contract,
+    pub surface: Surface,
     pub warnings: Vec<String>,
 }
 
@@ -122,6 +124,22 @@ pub fn finish(
             directories,
         });
     }
+    let facts: Vec<String> = Vec::new();
+    let uses_facts = |template: &contract::Template| {
+        captured.iter().any(|event| {
+            event.dest == template.dest && facts.iter().any(|f| event.variables.contains_key(f))
+        })
+    };
+    let (surface, notes) = surface::surface(
+        recipe,
+        &view,
+        &mut templates,
+        &settings,
+        uses_facts,
+        &units,
+        &volumes,
+    )?;
+    warnings.extend(notes);
     view.close();
 
     let name = match &recipe.registry {
@@ -137,7 +155,7 @@ pub fn finish(
             version: options.version.to_owned(),
         },
         settings,
-        facts: Vec::new(),
+        facts,
         handlers: Default::default(),
         variables,
         templates,
@@ -146,7 +164,11 @@ pub fn finish(
         volumes,
         ports: recipe.ports.clone(),
     };
-    Ok(Finished { contract, warnings })
+    Ok(Finished {
+        contract,
+        surface,
+        warnings,
+    })
 }
 
 /// Fills in the files that a setting reaches, and refuses one that would do nothing.
@@ -231,6 +253,15 @@ fn mode(file: &fs::Metadata) -> String {
     format!("{:04o}", file.mode() & 0o7777)
 }
 
+pub(crate) fn directory(path: &str, found: &fs::Metadata) -> Directory {
+    Directory {
+        path: path.to_owned(),
+        uid: found.uid(),
+        gid: found.gid(),
+        mode: mode(found),
+    }
+}
+
 fn link_target(file: &File) -> Option<String> {
     let target = rustix::fs::readlinkat(file, "", Vec::new()).ok()?;
     target.into_string().ok()
@@ -303,12 +334,7 @@ fn walk_volume(
     if !found.is_dir() || depth > 64 {
         return;
     }
-    out.push(Directory {
-        path: path.to_owned(),
-        uid: found.uid(),
-        gid: found.gid(),
-        mode: mode(&found),
-    });
+    out.push(directory(path, &found));
     let Ok(dir) = view.open_file(path) else {
         return;
     };

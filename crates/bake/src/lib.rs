@@ -16,6 +16,7 @@ pub mod interrupt;
 mod keys;
 pub mod sandbox;
 mod secrets;
+mod surface;
 
 use std::{
     fs,
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use base::Image;
 pub use error::{Error, Result};
+pub use surface::Surface;
 
 /// What somebody watching wants to know; every method may stay silent.
 pub trait Progress: Sync {
@@ -79,6 +81,7 @@ pub struct Baked {
     /// The lowest first.
     pub layers: Vec<BakedLayer>,
     pub contract: Contract,
+    pub surface: Surface,
     /// What the vendor should know, though the box is good.
     pub warnings: Vec<String>,
     /// A place for compressed layers that outlives the build.
@@ -182,6 +185,7 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
     Ok(Baked {
         layers,
         contract: finished.contract,
+        surface: finished.surface,
         warnings: finished.warnings,
         blobs: cache.blobs(),
     })

@@ -23,6 +23,9 @@ pub const PATH: &str = "/usr/lib/tiffin/contract.json";
 /// Where the entrypoint lies in the box; `/usr/bin/tiffin` links to it.
 pub const ENTRYPOINT: &str = "/usr/lib/tiffin/entrypoint";
 
+/// The entrypoint's own, for as long as the box runs: sockets and rendered files.
+pub const RUN: &str = "/run/tiffin";
+
 /// Below it lie the rendered files that [`Template::link`] speaks of, each under its own
 /// path: `/run/tiffin/files/etc/redis/redis.conf`.
 pub const FILES: &str = "/run/tiffin/files";

@@ -100,6 +100,8 @@ pub enum Content {
     Directory,
     /// The target verbatim.
     Symlink(String),
+    /// What the layers below have there is no more; owner and mode mean nothing.
+    Removed,
 }
 
 /// Packs entries given as bytes, all with `epoch` as their modification time.
@@ -144,7 +146,12 @@ pub fn layer_from_entries(entries: &[Entry], blob_dir: &Path, epoch: u64) -> Res
     let out = Partial::new(blob_dir)?;
     pack(out, blob_dir, 1, |feed| {
         for (parts, entry) in sorted {
-            let path = parts.join("/");
+            let path = match (&entry.content, parts.split_last()) {
+                (Content::Removed, Some((name, parents))) => {
+                    [parents, &[&*format!(".wh.{name}")]].concat().join("/")
+                }
+                _ => parts.join("/"),
+            };
             let content: &[u8] = match &entry.content {
                 Content::File(bytes) => bytes,
                 _ => b"",
@@ -156,6 +163,7 @@ pub fn layer_from_entries(entries: &[Entry], blob_dir: &Path, epoch: u64) -> Res
                 gid: entry.gid,
                 mtime: epoch,
                 kind: match &entry.content {
+                    Content::Removed => Type::File { size: 0 },
                     Content::File(bytes) => Type::File {
                         size: bytes.len() as u64,
                     },

@@ -67,6 +67,9 @@ pub struct Recipe {
     pub ports: Vec<u16>,
     /// By service name.
     pub services: BTreeMap<String, ServiceOverride>,
+    /// By path in the box: whether a file that settings change becomes a link into memory.
+    /// For files that are not named, the builder decides.
+    pub links: BTreeMap<String, bool>,
     /// `SIGTERM`.
     pub stop_signal: Option<String>,
     /// Seconds between the stop signal and SIGKILL, for the whole box.

@@ -35,6 +35,7 @@ const KEYS: &[&str] = &[
     "volumes",
     "ports",
     "services",
+    "files",
     "stop_signal",
     "stop_timeout",
     "labels",
@@ -135,6 +136,11 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
         ports: table
             .get("ports")
             .map(|field| ports(&field))
+            .transpose()?
+            .unwrap_or_default(),
+        links: table
+            .get("files")
+            .map(|field| links(&field))
             .transpose()?
             .unwrap_or_default(),
         stop_signal: table
@@ -459,6 +465,25 @@ fn services(
         services.insert(key.name.clone(), service);
     }
     Ok(services)
+}
+
+/// By the path of a file, whether it may be a link.
+fn links(field: &Field) -> Result<BTreeMap<String, bool>> {
+    let mut links = BTreeMap::new();
+    for (key, value) in field.entries()? {
+        if !key.name.starts_with('/') || key.name.split('/').any(|part| part == "..") {
+            return Err(Problem::new(format!(
+                "the file {} at line {} must be an absolute path in the box",
+                quote(&key.name),
+                key.line
+            )));
+        }
+        let table = value.table(&["link"])?;
+        if let Some(link) = table.get("link") {
+            links.insert(key.name.clone(), link.flag()?);
+        }
+    }
+    Ok(links)
 }
 
 fn ready(field: Field) -> Result<Ready> {

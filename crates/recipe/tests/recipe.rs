@@ -79,6 +79,9 @@ services:
   redis-server:
     ready: {tcp: "127.0.0.1:{{ redis_port }}", timeout: 2m}
   migrate: {once: true, after: [mongod], when: "migrate | bool"}
+files:
+  /etc/redis/redis.conf: {link: no}
+  /etc/portal.conf:
 stop_signal: QUIT
 stop_timeout: 90
 labels: {com.acme.team: "1"}
@@ -109,6 +112,10 @@ health: {interval: 10s}
     let ready = recipe.services["redis-server"].ready.as_ref().unwrap();
     assert_eq!(ready.timeout, Some(120));
     assert!(recipe.services["migrate"].once);
+    assert_eq!(
+        recipe.links,
+        [("/etc/redis/redis.conf".to_owned(), false)].into()
+    );
     assert_eq!(recipe.stop_signal.as_deref(), Some("SIGQUIT"));
     assert_eq!(recipe.health.unwrap().interval, 10);
 }

@@ -86,7 +86,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         .map(|l| l.epoch)
         .max()
         .unwrap_or_default();
-    let top = contract_layer(&baked.contract, entrypoint);
+    let top = contract_layer(&baked.contract, &baked.surface, entrypoint);
     layers.push(image::layer_from_entries(&top, &baked.blobs, epoch)?);
 
     printer.phase("archive");
@@ -218,17 +218,18 @@ fn known_layer(note: &[u8], blobs: &Path) -> Option<Layer> {
 }
 
 /// The top layer: what a new version changes even when nothing below does.
-fn contract_layer(contract: &Contract, entrypoint: Vec<u8>) -> Vec<Entry> {
-    let entry = |path: &str, mode: u32, content: Content| Entry {
-        path: path.into(),
+fn contract_layer(contract: &Contract, surface: &bake::Surface, entrypoint: Vec<u8>) -> Vec<Entry> {
+    let owned = |path: &str, mode: u32, (uid, gid): (u32, u32), content: Content| Entry {
+        path: path.trim_start_matches('/').into(),
         mode,
-        uid: 0,
-        gid: 0,
+        uid,
+        gid,
         content,
     };
+    let entry = |path: &str, mode, content| owned(path, mode, (0, 0), content);
     let mut text = serde_json::to_vec_pretty(contract).expect("a contract is JSON");
     text.push(b'\n');
-    vec![
+    let own = [
         // Real directories everywhere; named because some readers unpack a layer alone.
         entry("usr", 0o755, Content::Directory),
         entry("usr/bin", 0o755, Content::Directory),
@@ -242,7 +243,31 @@ fn contract_layer(contract: &Contract, entrypoint: Vec<u8>) -> Vec<Entry> {
             0o777,
             Content::Symlink("../lib/tiffin/entrypoint".into()),
         ),
-    ]
+    ];
+    let directories = surface
+        .directories
+        .values()
+        .filter(|directory| !own.iter().any(|e| format!("/{}", e.path) == directory.path))
+        .map(|directory| {
+            let mode = u32::from_str_radix(&directory.mode, 8).unwrap_or(0o755);
+            let owner = (directory.uid, directory.gid);
+            owned(&directory.path, mode, owner, Content::Directory)
+        });
+    let links = surface
+        .links
+        .iter()
+        .map(|(path, target)| entry(path, 0o777, Content::Symlink(target.clone())));
+    let removed = surface
+        .removed
+        .iter()
+        .map(|path| entry(path, 0o644, Content::Removed));
+    directories
+        .chain(links)
+        .chain(removed)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .chain(own)
+        .collect()
 }
 
 /// `below` is the environment of the image that the recipe is put on.

@@ -20,7 +20,7 @@ use crate::sys;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Of the container's environment, services see these and nothing else.
-const PASSED_ON: &[&str] = &["LANG", "LANGUAGE", "LC_ALL", "TZ"];
+const PASSED_ON: &[&str] = &["LANG", "LANGUAGE", "LC_ALL", "TMPDIR", "TZ"];
 
 pub struct Slot {
     pub planned: Planned,
@@ -203,8 +203,7 @@ impl Slot {
             argv0: argv0.as_deref(),
             environment: &environment,
             directory,
-            // Without root's rights nobody else can be become; it runs as we do.
-            credentials: Some(credentials).filter(|_| sys::is_root()),
+            credentials,
             umask: service.umask,
             nice: service.nice,
             oom_score_adj: service.oom_score_adj,

@@ -7,4 +7,5 @@ mod archive;
 mod build;
 mod customer;
 mod harness;
+mod hostile;
 mod operator;

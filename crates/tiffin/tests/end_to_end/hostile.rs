@@ -1,0 +1,205 @@
+//! Containers that take away what most images count on. The same box runs in each, without
+//! a setting: it gets healthy, answers its monitoring, computes a report, takes a body that
+//! must be put somewhere, and stops with 0.
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::harness::*;
+
+fn lives(container: &Container) {
+    container.until_healthy();
+    container.round_trip();
+    let (code, body) = container.get("/status");
+    assert_eq!(code, 200, "{body}\n{}", container.logs());
+    // More than nginx keeps in memory: the backend refuses it, after nginx has stored it.
+    let line = format!(
+        "printf '%03000000d' 0 | curl -sS -o /dev/null -w '%{{http_code}}' -H 'Content-Type: application/json' --data-binary @- {}/reports",
+        container.url()
+    );
+    let code = must(Command::new("sh").args(["-c", &line]));
+    assert_eq!(code, "400", "{}", container.logs());
+    must(&mut docker(&["stop", "-t", "60", &container.name]));
+    let code = container.wait(Duration::from_secs(1));
+    assert_eq!(code, 0, "{}", container.logs());
+}
+
+/// A box with these flags and a new volume: its whole life, then another one on what the
+/// first one left.
+fn survives(flags: &[&str]) {
+    let volume = Volume::new();
+    let data = volume.flag();
+    let container = Container::run(&[flags, &["-v", &data]].concat());
+    lives(&container);
+    must(&mut docker(&["start", &container.name]));
+    lives(&container);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn any_user_of_group_0() {
+    survives(&["--user", "12345:0"]);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_read_only_root() {
+    survives(&["--read-only"]);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_read_only_root_with_run_in_memory() {
+    survives(&["--read-only", "--tmpfs", "/run"]);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn no_capability_at_all() {
+    survives(&["--cap-drop", "ALL"]);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn no_new_privileges() {
+    lives(&Container::run(&["--security-opt", "no-new-privileges"]));
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn an_init_of_dockers_own_before_it() {
+    lives(&Container::run(&["--init"]));
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_process_namespace_that_is_somebody_elses() {
+    let first = Container {
+        name: unique("first"),
+    };
+    let image = image();
+    let mut command = docker(&["run", "-d", "--name", &first.name, &image]);
+    must(command.args(["sleep", "1000"]));
+    let shared = format!("container:{}", first.name);
+    let container = Container::run(&["--pid", &shared]);
+    lives(&container);
+    // What is not the box's own was left alone.
+    let state = ["inspect", "-f", "{{.State.Running}}", &first.name];
+    assert_eq!(must(&mut docker(&state)), "true");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn little_memory() {
+    lives(&Container::run(&[
+        "--memory",
+        "768m",
+        "--memory-swap",
+        "768m",
+    ]));
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn few_processes() {
+    lives(&Container::run(&["--pids-limit", "160"]));
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn everything_at_once() {
+    survives(&[
+        "--read-only",
+        "--user",
+        "12345:0",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+        "--init",
+    ]);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn an_operators_own_file_wins_over_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let mine = dir.path().join("timezone");
+    std::fs::write(&mine, "Antarctica/Troll\n").unwrap();
+    let mount = format!("{}:/etc/timezone:ro", mine.display());
+    for flags in [
+        &[][..],
+        &["--read-only"],
+        &["--read-only", "--tmpfs", "/run"],
+        &["--user", "12345:0"],
+    ] {
+        let container = Container::run(&[flags, &["-v", &mount]].concat());
+        container.until_healthy();
+        let seen = must(&mut container.exec(&["cat", "/etc/timezone"]));
+        assert_eq!(seen, "Antarctica/Troll", "{flags:?}\n{}", container.logs());
+        assert!(
+            container
+                .logs()
+                .contains("/etc/timezone is mounted from outside and left as it is"),
+            "{}",
+            container.logs()
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_volume_of_another_user_is_refused_with_the_way_out() {
+    let volume = Volume::new();
+    let data = volume.flag();
+    let container = Container::run(&["-v", &data]);
+    container.until_healthy();
+    drop(container);
+    let image = image();
+    let out = must_fail(
+        &mut docker(&["run", "--rm", "-u", "12345:0", "-v", &data, &image]),
+        73,
+    );
+    assert!(out.contains("12345:0") && out.contains("hint: "), "{out}");
+    assert!(!out.contains("--tmpfs"), "{out}");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn without_any_memory_file_system_the_hint_is_one_flag() {
+    let image = image();
+    let run = |flags: &[&str]| {
+        let mut command = docker(&["run", "--rm", "--read-only", "--ipc", "none"]);
+        command.args(flags).args([image.as_str(), "true"]);
+        command
+    };
+    let out = must_fail(&mut run(&[]), 73);
+    assert!(out.trim_end().ends_with("--tmpfs /run"), "{out}");
+    must(&mut run(&["--tmpfs", "/run"]));
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn secrets_of_the_settings_reach_no_disk() {
+    let secret = "canary-of-the-memory-9173";
+    let container = Container::run(&["-e", &format!("REDIS_PASSWORD={secret}")]);
+    container.until_healthy();
+    let conf = must(&mut container.exec(&["cat", "/etc/redis/redis.conf"]));
+    assert!(conf.contains(secret), "{conf}");
+    // The container's own layer and its volume, as the host has them.
+    let mut export = docker(&["export", &container.name])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let found = Command::new("grep")
+        .args(["-a", "-c", secret])
+        .stdin(export.stdout.take().unwrap())
+        .output()
+        .unwrap();
+    assert!(export.wait().unwrap().success());
+    assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), "0");
+    let search = format!("grep -r -l -a -s {secret} /data || true");
+    assert_eq!(must(&mut container.exec(&["sh", "-c", &search])), "");
+}

@@ -1,0 +1,94 @@
+//! Rendered files and the place they have in memory.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use common::TestBox;
+use serde_json::json;
+
+const INSIDE: &str = "/run/tiffin/files/etc/private/app.conf";
+
+/// As the build makes it: `/run/tiffin` leads to memory, and the file there.
+fn linked() -> TestBox {
+    let mut b = TestBox::new();
+    b.template("/etc/private/app.conf", "port=7\n");
+    b.contract["templates"][0]["link"] = json!(true);
+    for directory in ["run", "dev/shm", "etc/private"] {
+        fs::create_dir_all(b.path(directory)).unwrap();
+    }
+    fs::set_permissions(b.path("/etc/private"), fs::Permissions::from_mode(0o2751)).unwrap();
+    symlink("../dev/shm/tiffin", b.path("/run/tiffin")).unwrap();
+    symlink(format!("../..{INSIDE}"), b.path("/etc/private/app.conf")).unwrap();
+    b
+}
+
+fn mode(b: &TestBox, path: &str) -> u32 {
+    fs::metadata(b.path(path)).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_linked_file_is_written_to_memory_and_its_directory_keeps_its_mode() {
+    let b = linked();
+    b.run(&["true"]).exits(0);
+    assert!(b.path("/etc/private/app.conf").is_symlink());
+    let text = fs::read_to_string(b.path("/etc/private/app.conf")).unwrap();
+    assert_eq!(text, "port=7\n");
+    assert!(
+        b.path("/dev/shm/tiffin/files/etc/private/app.conf")
+            .is_file()
+    );
+    assert_eq!(mode(&b, "/run/tiffin/files/etc/private"), 0o2751);
+    assert_eq!(mode(&b, INSIDE), 0o640);
+}
+
+#[test]
+fn a_file_in_the_links_place_is_rendered_where_it_is() {
+    let b = linked();
+    fs::remove_file(b.path("/etc/private/app.conf")).unwrap();
+    b.file("/etc/private/app.conf", "port=6\n");
+    b.run(&["true"]).exits(0);
+    assert!(!b.path("/etc/private/app.conf").is_symlink());
+    let text = fs::read_to_string(b.path("/etc/private/app.conf")).unwrap();
+    assert_eq!(text, "port=7\n");
+    assert!(!b.path(INSIDE).exists());
+}
+
+#[test]
+fn memory_that_another_box_uses_is_left_to_it() {
+    let b = linked();
+    b.file(
+        "/dev/shm/tiffin/files/etc/private/app.conf",
+        "the other's\n",
+    );
+    b.file("/dev/shm/tiffin/lock", "");
+    let other = fs::File::open(b.path("/dev/shm/tiffin/lock")).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    b.run(&["true"]).exits(0);
+    let read = |path| fs::read_to_string(b.path(path)).unwrap();
+    assert_eq!(
+        read("/dev/shm/tiffin/files/etc/private/app.conf"),
+        "the other's\n"
+    );
+    assert!(!b.path("/run/tiffin").is_symlink());
+    assert_eq!(read("/etc/private/app.conf"), "port=7\n");
+}
+
+#[test]
+fn a_runtime_directory_that_leads_to_memory_is_made_there() {
+    let mut b = linked();
+    symlink("tiffin/run/app", b.path("/run/app")).unwrap();
+    b.script(
+        "app",
+        "echo $RUNTIME_DIRECTORY > ROOT/told; exec sleep 1000",
+    );
+    b.unit(
+        "app.service",
+        "[Service]\nRuntimeDirectory=app\nRuntimeDirectoryMode=0711\nExecStart=ROOT/bin/app\n",
+    );
+    let running = b.start();
+    assert_eq!(b.wait_for("/told"), "/run/app\n");
+    assert_eq!(mode(&b, "/dev/shm/tiffin/run/app"), 0o711);
+    running.stop().exits(0);
+}
