@@ -9,10 +9,13 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sandbox::Sandbox,
+};
 
 /// Where the host's bundle of certificates may lie (Debian's path, then Red Hat's).
 const CA_BUNDLES: [&str; 2] = [
@@ -44,6 +47,9 @@ const APT_SETTINGS: [&str; 3] = [
     "Acquire::https",
     "Acquire::Check-Valid-Until",
 ];
+
+/// How old apt's package lists may be at the beginning of a layer.
+const FRESH: Duration = Duration::from_secs(3600);
 
 /// One line of apt's sources, in its one-line format.
 pub fn apt_sources(suite: &str) -> String {
@@ -131,18 +137,13 @@ fn deb822_sources(text: &str, suite: &str) -> Vec<String> {
 pub struct Host {
     pub binds: Vec<(PathBuf, PathBuf)>,
     pub environment: BTreeMap<String, String>,
+    /// apt's package lists, of the release alone.
+    lists: PathBuf,
 }
 
 impl Host {
-    /// Prepares `dir` (shown as `/run/tiffin`) and finds caches below `cache`; `lists` are
-    /// apt's package lists, shared by the layers of one build.
-    pub fn prepare(
-        dir: &Path,
-        cache: &Path,
-        lists: &Path,
-        suite: &str,
-        epoch: u64,
-    ) -> Result<Host> {
+    /// Prepares `dir` (shown as `/run/tiffin`) and finds downloads of earlier builds below `cache`.
+    pub fn prepare(dir: &Path, cache: &Path, suite: &str, epoch: u64) -> Result<Host> {
         let make = |path: &Path| fs::create_dir_all(path).map_err(Error::io("make", path));
         let mut environment = BTreeMap::new();
         let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
@@ -185,14 +186,9 @@ impl Host {
             (archives, "/run/tiffin/cache/apt".into()),
             (cache.join("pip"), "/run/tiffin/cache/pip".into()),
         ];
-        if !lists.exists() {
-            make(&lists.join("partial"))?;
-            // Ansible's `cache_valid_time` asks how old this directory is.
-            File::open(lists)
-                .and_then(|dir| dir.set_modified(SystemTime::UNIX_EPOCH))
-                .map_err(Error::io("date", lists))?;
-        }
-        binds.push((lists.to_owned(), "/var/lib/apt/lists".into()));
+        let lists = cache.join("lists").join(suite);
+        make(&lists.join("partial"))?;
+        binds.push((lists.clone(), "/var/lib/apt/lists".into()));
         make(&dir.join("cache/apt"))?;
         make(&dir.join("cache/pip"))?;
         let bundle = std::env::var("SSL_CERT_FILE")
@@ -218,7 +214,44 @@ impl Host {
         fs::write(&sources, text).map_err(Error::io("write", &sources))?;
         let conf = dir.join("apt/apt.conf");
         fs::write(&conf, apt_configuration(suite)).map_err(Error::io("write", &conf))?;
-        Ok(Host { binds, environment })
+        Ok(Host {
+            binds,
+            environment,
+            lists,
+        })
+    }
+
+    /// Fetches apt's package lists unless they are fresh: on a host that Ansible manages
+    /// they are there, and roles count on it. Without them (no network) a task that needs
+    /// them says so itself; the reason is the answer.
+    ///
+    /// Lists are kept between builds, else a layer without packages would wait for them.
+    pub fn fetch_lists(&self, sandbox: &Sandbox) -> Result<Option<String>> {
+        let stamp = self.lists.with_extension("fetched");
+        let age = fs::metadata(&stamp)
+            .and_then(|meta| meta.modified())
+            .ok()
+            .and_then(|then| then.elapsed().ok());
+        if age.is_some_and(|age| age < FRESH) || sandbox.handle("/usr/bin/apt-get").is_err() {
+            return Ok(None);
+        }
+        let mut command = sandbox.command(&self.environment, &["apt-get", "-qq", "update"]);
+        let out = command.output().map_err(|source| Error::Spawn {
+            program: "nsenter".into(),
+            source,
+        })?;
+        let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+        // apt-get ends with 0 and a warning when a server cannot be reached.
+        if !out.status.success() || !said.is_empty() {
+            return Ok(Some(said));
+        }
+        // Ansible's `cache_valid_time` asks how old the directory is.
+        let now = SystemTime::now();
+        File::open(&self.lists)
+            .and_then(|dir| dir.set_modified(now))
+            .map_err(Error::io("date", &self.lists))?;
+        fs::write(&stamp, "").map_err(Error::io("write", &stamp))?;
+        Ok(None)
     }
 }
 

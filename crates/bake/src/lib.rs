@@ -38,6 +38,8 @@ pub trait Progress: Sync {
     fn phase(&self, _name: &str) {}
     /// A task of the playbook begins.
     fn task(&self, _name: &str) {}
+    /// What did not go as usual, though the build goes on.
+    fn note(&self, _text: &str) {}
     /// A line of Ansible's output.
     fn output(&self, _line: &str) {}
     /// A layer is there: baked in this time, or found in the cache.
@@ -253,13 +255,7 @@ impl Kitchen<'_> {
             &self.recipe.base,
             lower.first().map_or(tree, PathBuf::as_path),
         );
-        let host = host::Host::prepare(
-            &shown,
-            &self.cache.downloads(),
-            &self.work.join("apt-lists"),
-            &suite,
-            epoch,
-        )?;
+        let host = host::Host::prepare(&shown, &self.cache.downloads(), &suite, epoch)?;
         ansible::write_stand_ins(&shown.join("bin"))?;
         let events = dir.join("events");
         let layout = sandbox::Layout {
@@ -270,9 +266,14 @@ impl Kitchen<'_> {
             }),
             mount_point,
             host_name: ansible::HOST.into(),
-            binds: host.binds,
+            binds: host.binds.clone(),
         };
         let sandbox = sandbox::Sandbox::open(self.options.helper, &layout)?;
+        if let Some(reason) = host.fetch_lists(&sandbox)? {
+            self.options
+                .progress
+                .note(&format!("apt's package lists are not fetched: {reason}"));
+        }
         let run = ansible::Run {
             pid: sandbox.pid,
             environment: &host.environment,

@@ -117,6 +117,10 @@ impl bake::Progress for Printer {
         }
     }
 
+    fn note(&self, text: &str) {
+        self.line(&format!("note: {text}"));
+    }
+
     fn output(&self, line: &str) {
         if self.verbose {
             self.line(line);
