@@ -65,7 +65,10 @@ fn release(text: &str) -> String {
             .map(|value| value.trim_matches(['"', '\'']))
     };
     match (value("ID"), value("VERSION_CODENAME")) {
-        (Some("debian"), Some(name)) => name.to_owned(),
+        // It becomes part of paths, and a base may say anything.
+        (Some("debian"), Some(name)) if name.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            name.to_owned()
+        }
         // A tar of files that say nothing of themselves.
         (None, _) => "bookworm".to_owned(),
         _ => String::new(),
@@ -241,5 +244,6 @@ mod tests {
         assert_eq!(release("ID=ubuntu\nVERSION_CODENAME=jammy\n"), "");
         assert_eq!(release("ID=\"rocky\"\nID_LIKE=\"rhel\"\n"), "");
         assert_eq!(release(""), "bookworm");
+        assert_eq!(release("ID=debian\nVERSION_CODENAME=../../x\n"), "");
     }
 }

@@ -186,7 +186,9 @@ impl Host {
             (archives, "/run/tiffin/cache/apt".into()),
             (cache.join("pip"), "/run/tiffin/cache/pip".into()),
         ];
-        let lists = cache.join("lists").join(suite);
+        let lists = cache
+            .join("lists")
+            .join(if suite.is_empty() { "other" } else { suite });
         make(&lists.join("partial"))?;
         binds.push((lists.clone(), "/var/lib/apt/lists".into()));
         make(&dir.join("cache/apt"))?;
