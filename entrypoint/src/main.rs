@@ -5,6 +5,7 @@ mod cli;
 mod control;
 mod engine;
 mod exit;
+mod init;
 mod log;
 mod plan;
 mod render;
@@ -27,6 +28,11 @@ use root::Root;
 use settings::Environment;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    if let Some(code) = init::called(&name, &words.collect::<Vec<_>>()) {
+        return code;
+    }
     let arguments: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|word| word.to_string_lossy().into_owned())

@@ -267,6 +267,111 @@ fn filtered(filter: &Filter) -> io::Result<()> {
     }
 }
 
+/// What the command of an init is kept apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    None,
+    /// A process group of its own, in the foreground of the terminal if there is one.
+    Group,
+    /// A session of its own, to which the terminal belongs if there is one.
+    Session {
+        debug: bool,
+    },
+}
+
+/// Starts the one command of an init with our environment and files. It begins with the
+/// signal mask `mask`, in `directory` or else where we are; what was ignored before stays
+/// ignored.
+pub fn spawn_foreground(
+    argv: &[std::ffi::OsString],
+    isolation: Isolation,
+    mask: SigSet,
+    directory: Option<&OwnedFd>,
+) -> io::Result<Pid> {
+    use nix::libc;
+    let [program, arguments @ ..] = argv else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // A background process that takes the terminal would be stopped by these.
+    // SAFETY: SIG_IGN is no function that could be called at a wrong moment.
+    let before = unsafe {
+        [
+            (libc::SIGTTIN, libc::signal(libc::SIGTTIN, libc::SIG_IGN)),
+            (libc::SIGTTOU, libc::signal(libc::SIGTTOU, libc::SIG_IGN)),
+        ]
+    };
+    let directory = directory.map(|fd| fd.try_clone()).transpose()?;
+    let child = move || -> io::Result<()> {
+        if let Some(directory) = &directory {
+            rustix::process::fchdir(directory)?;
+        }
+        match isolation {
+            Isolation::None => {}
+            Isolation::Group => {
+                rustix::process::setpgid(None, None)?;
+                // SAFETY: takes plain numbers; without a terminal it fails, which is right.
+                unsafe { libc::tcsetpgrp(0, libc::getpgrp()) };
+            }
+            Isolation::Session { debug } => {
+                rustix::process::setsid()?;
+                // SAFETY: as above.
+                unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+                if debug {
+                    let text = b"[dumb-init] setsid complete.\n";
+                    // SAFETY: descriptor 2 is open or the call fails; the text is static.
+                    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+                }
+            }
+        }
+        for (signal, handler) in before {
+            // SAFETY: the handler is what the kernel gave for this signal before.
+            unsafe { libc::signal(signal, handler) };
+        }
+        mask.thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only, on memory prepared before the fork.
+    unsafe { command.pre_exec(child) };
+    let child = command.spawn()?;
+    Pid::from_raw(child.id().cast_signed())
+        .ok_or_else(|| io::Error::other("the kernel gave no process id"))
+}
+
+pub fn current_directory() -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(c".", flags, Mode::empty()).ok()
+}
+
+/// Lets go of the terminal; whether there was one.
+pub fn leave_terminal() -> bool {
+    // SAFETY: takes plain numbers and touches no memory.
+    unsafe { nix::libc::ioctl(0, nix::libc::TIOCNOTTY) == 0 }
+}
+
+pub fn default_signal(signal: nix::sys::signal::Signal) {
+    // SAFETY: SIG_DFL is no function that could be called at a wrong moment.
+    unsafe { nix::libc::signal(signal as i32, nix::libc::SIG_DFL) };
+}
+
+/// Gets `signal` when the parent dies.
+pub fn die_with_parent(signal: i32) {
+    if let Some(signal) = Signal::from_named_raw(signal) {
+        let _ = rustix::process::set_parent_process_death_signal(Some(signal));
+    }
+}
+
+/// The words of strerror(3), without the number that Rust adds.
+pub fn text_of(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 /// Becomes another program; returns only when that fails.
 pub fn exec(argv: &[String]) -> io::Error {
     // The mask that start-up may have set would be inherited.
@@ -369,6 +474,13 @@ pub fn kill(pid: Pid, signal: i32) {
         // SAFETY: kill(2) takes plain numbers and touches no memory; real-time signals
         // have no name in rustix.
         let _ = unsafe { nix::libc::kill(pid.as_raw_nonzero().get(), signal) };
+    }
+}
+
+/// As [`kill`], for every process of the group that `pid` leads.
+pub fn kill_group(pid: Pid, signal: i32) {
+    if let Some(signal) = Signal::from_named_raw(signal) {
+        let _ = rustix::process::kill_process_group(pid, signal);
     }
 }
 

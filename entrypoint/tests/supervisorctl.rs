@@ -3,8 +3,9 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Ended, TestBox};
 
@@ -146,4 +147,157 @@ fn its_answers_are_those_of_a_real_supervisord() {
     let ended = Ended::of(output);
     ended.exits(0).says(" calls compared, 0 different");
     running.end().exits(0).says("supervisorctl: shutdown");
+}
+
+/// The upstream client, asked as scripts ask it.
+struct Client<'a> {
+    tools: PathBuf,
+    b: &'a TestBox,
+}
+
+impl Client<'_> {
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.tools.join("bin/supervisorctl"));
+        command
+            .args(["-u", "operator", "-p", "p\u{e4}ssword", "-s"])
+            .arg(format!("unix://{}", self.b.path("/run/sup.sock").display()))
+            .args(words)
+            .env("PYTHONUNBUFFERED", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn says(&self, words: &str, code: i32, text: &str) -> Ended {
+        let words: Vec<&str> = words.split(' ').collect();
+        let ended = Ended::of(self.command(&words).output().unwrap());
+        ended.exits(code).says(text);
+        ended
+    }
+
+    fn status(&self, name: &str, text: &str) {
+        common::wait(text, || {
+            let output = self.command(&["status", name]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout)
+                .contains(text)
+                .then_some(())
+        });
+    }
+
+    /// Follows until `wanted` was seen.
+    fn follows(&self, words: &[&str], input: &[u8], wanted: &str) {
+        let mut child = self
+            .command(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input).unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(
+            lines.any(|line| line.unwrap().contains(wanted)),
+            "{words:?} ended without {wanted}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_upstream_client_works_unchanged() {
+    let Some(tools) = tools() else { return };
+    let b = supervised();
+    let running = b.start();
+    common::wait("the socket", || {
+        b.path("/run/sup.sock").exists().then_some(())
+    });
+    let client = Client { tools, b: &b };
+    client.status("web", "RUNNING");
+    client.status("once", "EXITED");
+    client.status("pair:a", "RUNNING");
+    // LSB: 3 is not running, 4 is unknown.
+    client
+        .says(
+            "status",
+            3,
+            "late                             STOPPED   Not started",
+        )
+        .says("web                              RUNNING   pid ")
+        .says("many:many_00                     RUNNING   pid ");
+    client.says("status web", 0, ", uptime 0:00:");
+    client.says("status nope", 4, "nope: ERROR (no such process)");
+    client.says("stop web", 0, "web: stopped");
+    client.says("stop web", 0, "web: ERROR (not running)");
+    client.says("start web", 0, "web: started");
+    client.says("start web", 0, "web: ERROR (already started)");
+    client.says("start missing", 1, "missing: ERROR (no such file)");
+    client.says("start quick", 7, "quick: ERROR (spawn error)");
+    client.says("restart web", 0, "web: started");
+    client.says("restart pair:*", 0, "pair:a: started");
+    client.says("signal CONT web", 0, "web: signalled");
+    client.says("signal NOPE web", 1, "web: ERROR (bad signal name)");
+    client.says(
+        "avail",
+        0,
+        "many:many_01                     in use    auto      999:999",
+    );
+    client.says("version", 0, "4.3.0");
+    client.says("pid", 0, &running.pid().to_string());
+    client.says("pid late", 7, "0");
+    b.wait_log("web | two");
+    client.says("tail web", 0, "one\ntwo\n");
+    client.says("tail -5 web stderr", 0, "rong\n");
+    client.says("clear web", 0, "web: cleared");
+    assert_eq!(client.says("tail web", 0, "").out, "\n");
+    client.says("maintail", 0, "web is ready");
+    client.follows(&["maintail", "-f"], b"", "web is ready");
+    client.follows(
+        &["fg", "cat"],
+        "gr\u{fc}\u{df}e\n".as_bytes(),
+        "gr\u{fc}\u{df}e",
+    );
+    client.follows(&["tail", "-f", "cat"], b"", "gr\u{fc}\u{df}e");
+    client.says("reread", 0, "No config updates to processes");
+    // Somebody changes the files.
+    let text = std::fs::read_to_string(b.path("/etc/supervisord.conf")).unwrap();
+    let text = text
+        .replace("[program:late]", "[program:fresh]")
+        .replace("command=/bin/cat", "command=/bin/cat -");
+    b.file("/etc/supervisord.conf", &text);
+    let pid = client.says("pid web", 0, "").out;
+    client
+        .says("reread", 0, "fresh: available")
+        .says("cat: changed")
+        .says("late: disappeared");
+    client
+        .says("update", 0, "late: stopped")
+        .says("cat: updated process group")
+        .says("fresh: added process group")
+        .says("late: removed process group");
+    client.says("status late", 4, "no such");
+    client.status("cat", "RUNNING");
+    assert_eq!(client.says("pid web", 0, "").out, pid, "it was not changed");
+    client.says("start fresh", 0, "fresh: started");
+    client.says("stop fresh", 0, "fresh: stopped");
+    client.says("remove fresh", 0, "fresh: removed process group");
+    client.says("add fresh", 0, "fresh: added process group");
+    client.says("remove web", 1, "ERROR: process/group still running: web");
+    client.says("stop all", 0, "pair:b: stopped");
+    Ended::of(client.command(&["start", "all"]).output().unwrap())
+        .says("many:many_01: started")
+        .says("missing: ERROR (no such file)");
+    client.says("reload", 0, "Restarted supervisord");
+    client.status("web", "RUNNING");
+    client.status("fresh", "STOPPED   Not started");
+    // Somebody without the password.
+    let mut stranger = Command::new(client.tools.join("bin/supervisorctl"));
+    stranger
+        .arg("-s")
+        .arg(format!("unix://{}", b.path("/run/sup.sock").display()))
+        .args(["-p", "x", "-u", "operator", "status"])
+        .stdin(Stdio::null());
+    Ended::of(stranger.output().unwrap()).says("Server requires authentication");
+    client.says("shutdown", 0, "Shut down");
+    running.end().exits(0);
 }
