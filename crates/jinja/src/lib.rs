@@ -14,6 +14,7 @@ mod filters;
 mod format;
 mod methods;
 mod python;
+pub mod reach;
 mod runtime;
 mod session;
 mod tests;

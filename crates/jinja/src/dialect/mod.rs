@@ -7,9 +7,9 @@
 //! macros, includes, scopes) remain minijinja's. Lines keep their numbers.
 
 mod expression;
-mod lexer;
+pub mod lexer;
 mod statement;
-mod token;
+pub mod token;
 
 use contract::TemplateOptions;
 
