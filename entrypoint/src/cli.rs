@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::exit::{Code, Failure, Result};
 use crate::settings::reference::Format;
+use crate::start::Shown;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
@@ -15,9 +16,10 @@ pub enum Verb {
         json: bool,
     },
     Check,
-    Render {
-        paths: Vec<String>,
-        show_secrets: bool,
+    Render(Shown),
+    Explain {
+        name: String,
+        json: bool,
     },
     Status {
         json: bool,
@@ -26,6 +28,10 @@ pub enum Verb {
     StartService(String),
     StopService(String),
     RestartService(String),
+    Reload {
+        dry_run: bool,
+    },
+    ReloadService(String),
     Health,
     Version,
     /// Not for people: one readiness check, see `supervise::probe`.
@@ -40,13 +46,17 @@ docker run --rm IMAGE help           this text
 docker run --rm IMAGE settings       what can be set; --format text|markdown|json|schema|env
 docker run --rm IMAGE settings --origin  the values and where each is from; --format text|json
 docker run --rm IMAGE check          whether the settings given are right
-docker run --rm IMAGE render [PATH…] the configuration files as they would be; --show-secrets
+docker run --rm IMAGE render [PATH…] the configuration files as they would be;
+                                     --diff only what changes, --show-secrets
+docker run --rm IMAGE explain NAME   what a setting, variable or file reaches; --json
 docker run --rm IMAGE version        name and version
 docker run -it IMAGE COMMAND…        any other command, with the configuration rendered
 
 docker exec BOX tiffin status        the services and how they are; --json
 docker exec BOX tiffin logs [NAME]   their last lines
 docker exec BOX tiffin start NAME    likewise stop NAME, restart NAME
+docker exec BOX tiffin reload        read the settings again, restart what changes;
+                                     --dry-run only shows it, reload NAME one service
 docker exec BOX tiffin health        0 when all services are ready
 ";
 
@@ -91,16 +101,26 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         }
         ("check", []) => Verb::Check,
         ("render", rest) => {
-            let (options, paths): (Vec<&str>, Vec<&str>) =
-                rest.iter().partition(|word| word.starts_with("--"));
-            if options.iter().any(|option| *option != "--show-secrets") {
-                return Err(usage());
+            let mut shown = Shown::default();
+            for word in rest {
+                match *word {
+                    "--show-secrets" => shown.secrets = true,
+                    "--diff" => shown.diff = true,
+                    option if option.starts_with('-') => return Err(usage()),
+                    path => shown.paths.push(path.to_owned()),
+                }
             }
-            Verb::Render {
-                paths: paths.into_iter().map(str::to_owned).collect(),
-                show_secrets: !options.is_empty(),
+            Verb::Render(shown)
+        }
+        ("explain", [name] | ["--json", name] | [name, "--json"]) if !name.starts_with('-') => {
+            Verb::Explain {
+                name: (*name).to_owned(),
+                json: rest.len() > 1,
             }
         }
+        ("reload", []) => Verb::Reload { dry_run: false },
+        ("reload", ["--dry-run"]) => Verb::Reload { dry_run: true },
+        ("reload", [name]) if !name.starts_with('-') => Verb::ReloadService((*name).to_owned()),
         ("status", []) => Verb::Status { json: false },
         ("status", ["--json"]) => Verb::Status { json: true },
         ("logs", []) => Verb::Logs(None),
@@ -109,8 +129,8 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("version" | "--version", []) => Verb::Version,
         ("probe", rest) => Verb::Probe(rest.iter().map(|word| (*word).to_owned()).collect()),
         (
-            "start" | "stop" | "restart" | "help" | "settings" | "check" | "status" | "logs"
-            | "health" | "version",
+            "start" | "stop" | "restart" | "reload" | "explain" | "help" | "settings" | "check"
+            | "status" | "logs" | "health" | "version",
             _,
         ) => return Err(usage()),
         (option, _) if option.starts_with('-') => return Err(usage()),

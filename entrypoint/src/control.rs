@@ -17,10 +17,30 @@ pub const SOCKET: &str = "/run/tiffin/control.sock";
 #[serde(tag = "verb", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     Status,
-    Logs { name: Option<String> },
-    Start { name: String },
-    Stop { name: String },
-    Restart { name: String },
+    Logs {
+        name: Option<String>,
+    },
+    Start {
+        name: String,
+    },
+    Stop {
+        name: String,
+    },
+    Restart {
+        name: String,
+    },
+    /// One service reads its files again.
+    ReloadService {
+        name: String,
+    },
+    /// Settings are read again, and what changes with them.
+    Reload {
+        dry_run: bool,
+    },
+    /// What a reload would change in files; in all when there are no paths.
+    Diff {
+        paths: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,20 +3,26 @@
 mod accounts;
 mod cli;
 mod control;
+mod diff;
+mod effects;
 mod engine;
 mod exit;
+mod explain;
+mod facts;
 mod init;
 mod log;
 mod plan;
 mod render;
 mod root;
 mod runtime;
+mod secrets;
 mod settings;
 mod sound;
 mod start;
 mod supervise;
 mod supervisord;
 mod sys;
+mod validate;
 mod volume;
 
 use std::process::ExitCode;
@@ -76,10 +82,10 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::Start => start::start(&contract()?, &root, environment),
         Verb::Command(words) => start::command(&contract()?, &root, environment, &words),
         Verb::Check => start::check(&contract()?, &root, environment),
-        Verb::Render {
-            paths,
-            show_secrets,
-        } => start::render(&contract()?, &root, environment, &paths, show_secrets),
+        Verb::Render(shown) => start::render(&contract()?, &root, environment, &shown),
+        Verb::Explain { name, json } => {
+            start::explain(&contract()?, &root, environment, &name, json)
+        }
         Verb::Settings(format) => Ok(print(&settings::reference::reference(&contract()?, format))),
         Verb::Origin { json } => start::origin(&contract()?, &root, environment, json),
         Verb::Help => Ok(print(&start::help(&contract()?))),
@@ -92,6 +98,8 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::StartService(name) => ask(&root, &Request::Start { name }, false),
         Verb::StopService(name) => ask(&root, &Request::Stop { name }, false),
         Verb::RestartService(name) => ask(&root, &Request::Restart { name }, false),
+        Verb::Reload { dry_run } => ask(&root, &Request::Reload { dry_run }, false),
+        Verb::ReloadService(name) => ask(&root, &Request::ReloadService { name }, false),
         Verb::Health => health(&root),
         Verb::Probe(words) => Ok(supervise::probe::run(&words)),
     }

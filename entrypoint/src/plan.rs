@@ -81,6 +81,24 @@ pub fn plan(
     Ok(plan)
 }
 
+/// The box's services, in no order.
+pub fn services(
+    contract: &Contract,
+    root: &Root,
+    environment: &BTreeMap<String, String>,
+) -> Result<Vec<Service>> {
+    let mut found = Vec::new();
+    for unit in contract
+        .units
+        .iter()
+        .filter(|unit| unit.name.ends_with(".service"))
+    {
+        let (warnings, daemon) = (&mut Vec::new(), &mut None);
+        found.extend(read_unit(unit, root, environment, warnings, daemon)?);
+    }
+    Ok(found)
+}
+
 fn config(error: &services::Error) -> Failure {
     Failure::new(Code::Config, format!("cannot run {error}"))
 }
@@ -242,7 +260,7 @@ fn glob(root: &Root, pattern: &str) -> Vec<String> {
             })
             .collect();
     }
-    found.retain(|path| root.path(path).is_file());
+    found.retain(|path| root.is_file(path));
     found
 }
 

@@ -1,13 +1,17 @@
 //! The captured templates, rendered with the operator's settings.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use contract::{Contract, Parity, Template};
+use contract::{Contract, Parity, Template, Variables};
 
+use crate::diff;
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
 use crate::log::say;
 use crate::root::{Owned, Root, cannot_create, mode};
+use crate::secrets::{self, Secrets};
+use crate::validate::validate;
 use crate::{runtime, sys};
 
 /// Destination and text of every template that the box renders itself.
@@ -32,12 +36,49 @@ pub fn all<'a>(contract: &'a Contract, engine: &Engine<'_>) -> Result<Vec<(&'a T
         .collect()
 }
 
-/// Writes what differs from the files there. Nothing is written before all is rendered.
-pub fn write(contract: &Contract, engine: &Engine<'_>, root: &Root) -> Result<Count> {
+/// What a file was before it was written: content and owner, if there was one.
+type Before = (String, Option<(Vec<u8>, Owned)>);
+
+/// Writes what differs from the files there, in the playbook's order. Nothing is written
+/// before all is rendered, and all is put back when one cannot be written or is refused by
+/// its task's `validate:`.
+pub fn write(
+    contract: &Contract,
+    engine: &Engine<'_>,
+    root: &Root,
+    secrets: &Secrets,
+) -> Result<Count> {
+    let mut written = Vec::new();
+    let count = write_each(contract, engine, root, secrets, &mut written);
+    if count.is_err() {
+        put_back(root, written);
+    }
+    count
+}
+
+fn put_back(root: &Root, written: Vec<Before>) {
+    for (path, before) in written.into_iter().rev() {
+        let undone = match before {
+            Some((content, owned)) => root.replace(&path, &content, owned),
+            None => std::fs::remove_file(root.path(&path)),
+        };
+        if let Err(error) = undone {
+            say(&format!("cannot put {path} back as it was: {error}"));
+        }
+    }
+}
+
+fn write_each(
+    contract: &Contract,
+    engine: &Engine<'_>,
+    root: &Root,
+    secrets: &Secrets,
+    written: &mut Vec<Before>,
+) -> Result<Count> {
     let rendered = all(contract, engine)?;
     let mut count = Count {
         total: rendered.len(),
-        written: 0,
+        changed: Vec::new(),
     };
     for (template, text) in rendered {
         let mode = mode(&template.mode).ok_or_else(|| {
@@ -75,8 +116,17 @@ pub fn write(contract: &Contract, engine: &Engine<'_>, root: &Root) -> Result<Co
                 continue;
             }
         }
+        let is_new = current
+            .as_ref()
+            .is_none_or(|(content, _)| content != text.as_bytes());
+        if let Some(command) = template.validate.as_ref().filter(|_| is_new) {
+            validate(root, &template.dest, command, &text, wanted, secrets)?;
+        }
         match root.replace(&dest, text.as_bytes(), wanted) {
-            Ok(()) => count.written += 1,
+            Ok(()) => {
+                count.changed.push(template.dest.clone());
+                written.push((dest, current));
+            }
             // A mount point, that is a file the operator mounted over ours.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => mounted(),
             // No setting reaches it (the build links those): it is what the build wrote,
@@ -122,8 +172,53 @@ fn refused(contract: &Contract, template: &Template, error: &io::Error) -> Failu
     ))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
     pub total: usize,
-    pub written: usize,
+    /// Destinations of those that were written.
+    pub changed: Vec<String>,
+}
+
+/// Secrets of these values, and where they stand in the rendered files.
+pub fn secrets(
+    contract: &Contract,
+    variables: &Variables,
+    kept: &BTreeMap<String, String>,
+) -> Secrets {
+    let mut secrets = Secrets::new(contract, variables, kept);
+    let masked = secrets::masked(contract, variables);
+    let (real, masked) = (
+        Engine::new(contract, variables),
+        Engine::new(contract, &masked),
+    );
+    for template in contract
+        .templates
+        .iter()
+        .filter(|t| t.parity == Parity::Identical)
+    {
+        if let Ok(text) = real.render(template) {
+            // What cannot be made of a mask: nothing of that file is shown.
+            secrets.learn(&text, &masked.render(template).unwrap_or_default());
+        }
+    }
+    secrets
+}
+
+/// The unified difference between the files there and the rendered ones, and which differ.
+pub fn difference(
+    root: &Root,
+    rendered: &[(&Template, String)],
+    secrets: &Secrets,
+) -> (String, Vec<String>) {
+    let (mut text, mut changed) = (String::new(), Vec::new());
+    for (template, new) in rendered {
+        let old = root.current(&template.dest);
+        let old = old.map(|(content, _)| String::from_utf8_lossy(&content).into_owned());
+        let own = diff::unified(&template.dest, old.as_deref(), new, secrets);
+        if !own.is_empty() || old.is_none() {
+            text.push_str(&own);
+            changed.push(template.dest.clone());
+        }
+    }
+    (text, changed)
 }

@@ -3,6 +3,7 @@
 //! Every path of the contract and of the units goes through [`Root::path`], and every
 //! error names the path it is about.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -11,7 +12,11 @@ use std::path::{Component, Path, PathBuf};
 use crate::exit::{Code, Failure, Result};
 
 #[derive(Debug, Clone)]
-pub struct Root(PathBuf);
+pub struct Root {
+    path: PathBuf,
+    /// Texts that are read as if they were there, by [`Root::path`].
+    overlay: std::sync::Arc<BTreeMap<PathBuf, String>>,
+}
 
 /// Owner and permission bits of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +28,31 @@ pub struct Owned {
 
 impl Root {
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Root(path.into())
+        Root {
+            path: path.into(),
+            overlay: Default::default(),
+        }
+    }
+
+    /// The same file system, read as it will be when these files are written.
+    pub fn with<'t>(&self, texts: impl Iterator<Item = (&'t str, &'t str)>) -> Root {
+        let overlay = texts
+            .map(|(path, text)| (self.path(path), text.to_owned()))
+            .collect();
+        Root {
+            path: self.path.clone(),
+            overlay: std::sync::Arc::new(overlay),
+        }
+    }
+
+    pub fn is_file(&self, path: &str) -> bool {
+        let path = self.path(path);
+        self.overlay.contains_key(&path) || path.is_file()
     }
 
     /// `path` below the root. `..` is dropped, so that nothing escapes.
     pub fn path(&self, path: &str) -> PathBuf {
-        let mut out = self.0.clone();
+        let mut out = self.path.clone();
         for component in Path::new(path).components() {
             if let Component::Normal(part) = component {
                 out.push(part);
@@ -39,6 +63,9 @@ impl Root {
 
     /// The text of a file; `None` when it does not exist.
     pub fn read(&self, path: &str) -> Result<Option<String>> {
+        if let Some(text) = self.overlay.get(&self.path(path)) {
+            return Ok(Some(text.clone()));
+        }
         match fs::read(self.path(path)) {
             Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
                 Failure::new(
@@ -64,7 +91,14 @@ impl Root {
                     .collect()
             })
             .unwrap_or_default();
+        let directory = self.path(path);
+        let overlaid = self
+            .overlay
+            .keys()
+            .filter(|path| path.parent() == Some(&directory));
+        names.extend(overlaid.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)));
         names.sort();
+        names.dedup();
         names
     }
 

@@ -3,15 +3,16 @@
 
 use contract::{Contract, Value, Variables};
 
-use crate::control::{self, Request};
+use crate::control::{self, Reply, Request};
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
 use crate::log::say;
 use crate::root::Root;
+use crate::secrets::{self, Secrets};
 use crate::settings::{self, Environment, Given, MASK, Resolved};
-use crate::supervise::Supervisor;
+use crate::supervise::{Loaded, Supervisor};
 use crate::volume::{self, Lock, State};
-use crate::{accounts, plan, render as files, runtime, sys};
+use crate::{accounts, explain, facts, plan, render as files, runtime, sys};
 
 pub fn contract(root: &Root) -> Result<Contract> {
     let text = root.read(contract::PATH)?.ok_or_else(|| {
@@ -70,16 +71,17 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
     }
     let environment = &environment;
     state.record_version(&contract.product.version)?;
-    let variables = resolved.variables(contract);
+    let variables = values(contract, root, &resolved);
+    let secrets = files::secrets(contract, &variables, &state.kept()?.values);
     let engine = Engine::new(contract, &variables);
-    let count = files::write(contract, &engine, root)?;
+    let count = files::write(contract, &engine, root, &secrets)?;
     let given = resolved.given().count();
     say(&format!(
         "{} {}: {given} {} given, {} of {} files changed",
         contract.product.title,
         contract.product.version,
         if given == 1 { "setting" } else { "settings" },
-        count.written,
+        count.changed.len(),
         count.total
     ));
     // After rendering: programs of supervisord are templates too.
@@ -93,9 +95,20 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
                 .hint("the playbooks enabled no unit; see `units` in the contract"),
         );
     }
-    let again = || plan::plan(contract, &engine, root, &environment.variables);
     let supervisor = Supervisor::new(plan, root, environment, &state, &contract.product.version)?;
-    Ok(supervisor.replan(&again).run())
+    let loaded = Loaded {
+        contract,
+        variables: variables.clone(),
+        secrets,
+    };
+    Ok(supervisor.reloadable(loaded).run())
+}
+
+/// What the templates are rendered with: settings, then facts about this container.
+pub fn values(contract: &Contract, root: &Root, resolved: &Resolved) -> Variables {
+    let mut values = facts::now(contract, root);
+    values.extend(resolved.variables(contract));
+    values
 }
 
 /// `docker run IMAGE bash`: nothing is printed, and a running box on the same volume is
@@ -114,9 +127,10 @@ pub fn command(
             let _lock = state.lock(&words.join(" "))?;
             generate(contract, &state, &mut resolved)?;
         }
-        let variables = resolved.variables(contract);
+        let variables = values(contract, root, &resolved);
+        let secrets = files::secrets(contract, &variables, &state.kept()?.values);
         let _place = runtime::prepare(root)?;
-        files::write(contract, &Engine::new(contract, &variables), root)?;
+        files::write(contract, &Engine::new(contract, &variables), root, &secrets)?;
     }
     let error = sys::exec(words);
     let name = words.first().map_or("", String::as_str);
@@ -142,23 +156,94 @@ pub fn check(contract: &Contract, root: &Root, environment: &Environment) -> Res
     Ok(crate::print("OK\n"))
 }
 
+/// What `render` is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// All files when empty.
+    pub paths: Vec<String>,
+    pub secrets: bool,
+    /// Only what differs from the files there.
+    pub diff: bool,
+}
+
 /// The files as `start` would write them; nothing is written.
 pub fn render(
     contract: &Contract,
     root: &Root,
     environment: &Environment,
-    paths: &[String],
-    show_secrets: bool,
+    shown: &Shown,
 ) -> Result<Code> {
-    let resolved = resolve(contract, &State::new(contract, root), environment)?;
-    let mut variables = resolved.variables(contract);
-    mask(contract, &resolved, &mut variables, show_secrets);
-    let engine = Engine::new(contract, &variables);
-    let rendered = files::all(contract, &engine)?;
-    if let Some(path) = paths
-        .iter()
-        .find(|path| !rendered.iter().any(|(template, _)| template.dest == **path))
-    {
+    // In a box that runs, the environment of its first process counts, and that one knows
+    // which secrets the files held so far.
+    if shown.diff && !shown.secrets {
+        let paths = shown.paths.clone();
+        match control::ask(root, &Request::Diff { paths }) {
+            Ok(Reply::Lines(lines)) => return Ok(difference(&lines)),
+            Ok(Reply::Refused(reason)) => return Err(Failure::new(Code::Config, reason)),
+            _ => {}
+        }
+    }
+    let state = State::new(contract, root);
+    let resolved = resolve(contract, &state, environment)?;
+    let mut variables = values(contract, root, &resolved);
+    for (name, length) in &resolved.to_generate {
+        let setting = &contract.settings[name];
+        let stand_in = if settings::is_secret(setting) {
+            MASK.repeat(usize::from(*length).div_ceil(MASK.len()))
+        } else {
+            "(generated at first start)".to_owned()
+        };
+        variables.insert(setting.variable.clone(), Value::from(stand_in));
+    }
+    if shown.diff {
+        let secrets = if shown.secrets {
+            Secrets::default()
+        } else {
+            files::secrets(contract, &variables, &state.kept()?.values)
+        };
+        let rendered = chosen(contract, &variables, &shown.paths)?;
+        let (text, _) = files::difference(root, &rendered, &secrets);
+        return Ok(difference(
+            &text.lines().map(str::to_owned).collect::<Vec<_>>(),
+        ));
+    }
+    if !shown.secrets {
+        variables = secrets::masked(contract, &variables);
+    }
+    let rendered = chosen(contract, &variables, &shown.paths)?;
+    let mut out = String::new();
+    for (template, text) in &rendered {
+        if shown.paths.len() != 1 {
+            out.push_str(&format!("==> {}\n", template.dest));
+        }
+        out.push_str(text);
+        if shown.paths.len() != 1 && !text.ends_with('\n') {
+            out.push('\n');
+        }
+    }
+    Ok(crate::print(&out))
+}
+
+/// As diff(1): 1 when there is a difference.
+fn difference(lines: &[String]) -> Code {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    crate::print(&text);
+    match lines.is_empty() {
+        true => Code::Ok,
+        false => Code::Failed,
+    }
+}
+
+/// The rendered files that are asked for.
+pub fn chosen<'a>(
+    contract: &'a Contract,
+    variables: &Variables,
+    paths: &[String],
+) -> Result<Vec<(&'a contract::Template, String)>> {
+    let engine = Engine::new(contract, variables);
+    let mut rendered = files::all(contract, &engine)?;
+    let known = |path: &String| rendered.iter().any(|(template, _)| template.dest == *path);
+    if let Some(path) = paths.iter().find(|path| !known(path)) {
         let known: Vec<&str> = rendered
             .iter()
             .map(|(template, _)| template.dest.as_str())
@@ -169,35 +254,23 @@ pub fn render(
         )
         .hint(known.join(", ")));
     }
-    let mut out = String::new();
-    for (template, text) in rendered
-        .iter()
-        .filter(|(template, _)| paths.is_empty() || paths.contains(&template.dest))
-    {
-        if paths.len() != 1 {
-            out.push_str(&format!("==> {}\n", template.dest));
-        }
-        out.push_str(text);
-        if paths.len() != 1 && !text.ends_with('\n') {
-            out.push('\n');
-        }
-    }
-    Ok(crate::print(&out))
+    rendered.retain(|(template, _)| paths.is_empty() || paths.contains(&template.dest));
+    Ok(rendered)
 }
 
-/// Masks go in where the secrets would, so that no filter of a template can let one out.
-fn mask(contract: &Contract, resolved: &Resolved, variables: &mut Variables, show_secrets: bool) {
-    for (name, setting) in &contract.settings {
-        let generated_later = resolved.to_generate.contains_key(name);
-        if settings::is_secret(setting) && (!show_secrets || generated_later) {
-            variables.insert(setting.variable.clone(), Value::from(MASK));
-        } else if generated_later {
-            variables.insert(
-                setting.variable.clone(),
-                Value::from("(generated at first start)"),
-            );
-        }
-    }
+pub fn explain(
+    contract: &Contract,
+    root: &Root,
+    environment: &Environment,
+    name: &str,
+    json: bool,
+) -> Result<Code> {
+    let answer = explain::explain(contract, root, &environment.variables, name)?;
+    Ok(crate::print(&if json {
+        format!("{:#}\n", serde_json::json!(answer))
+    } else {
+        explain::text(&answer)
+    }))
 }
 
 pub fn help(contract: &Contract) -> String {
@@ -223,7 +296,11 @@ pub fn origin(
     )))
 }
 
-fn resolve(contract: &Contract, state: &State<'_>, environment: &Environment) -> Result<Resolved> {
+pub fn resolve(
+    contract: &Contract,
+    state: &State<'_>,
+    environment: &Environment,
+) -> Result<Resolved> {
     let kept = state.kept()?;
     let sources = settings::Sources {
         environment,
@@ -239,7 +316,7 @@ fn resolve(contract: &Contract, state: &State<'_>, environment: &Environment) ->
 }
 
 /// Makes and keeps what is to be generated, and remembers what was given instead.
-fn generate(contract: &Contract, state: &State<'_>, resolved: &mut Resolved) -> Result<()> {
+pub fn generate(contract: &Contract, state: &State<'_>, resolved: &mut Resolved) -> Result<()> {
     if !resolved.to_generate.is_empty() {
         for (name, value) in state.generate(&resolved.to_generate)? {
             resolved

@@ -520,6 +520,16 @@ pub fn process(pid: i32) -> Option<Process> {
     })
 }
 
+/// Whether a process handles SIGHUP; it would end others.
+pub fn catches_hangup(pid: Pid) -> bool {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let status = fs::read_to_string(path).unwrap_or_default();
+    let caught = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+    caught.is_some_and(|caught| caught & 1 == 1)
+}
+
 /// The environment with which a process was started.
 pub fn environment_of(pid: i32) -> Option<Vec<u8>> {
     use std::os::unix::fs::MetadataExt as _;

@@ -141,6 +141,11 @@ impl Supervisor<'_> {
                         Event::MainEnded(if forgiven { Ended::Exit(0) } else { ended }),
                     );
                 }
+                Role::Step(Phase::Reload, index) => {
+                    let forgiven = self.slots[at].ignores_failure(Phase::Reload, index);
+                    let ended = if forgiven { Ended::Exit(0) } else { ended };
+                    self.reload_step_ended(at, index, ended);
+                }
                 Role::Step(phase, index) => {
                     let forgiven = self.slots[at].ignores_failure(phase, index);
                     if ended != Ended::Exit(0)
@@ -172,7 +177,7 @@ impl Supervisor<'_> {
             Phase::Check => State::Checking,
             Phase::Stop => State::StopCommand(index),
             Phase::StopPost => State::Cleaning(index),
-            Phase::Start => return false,
+            Phase::Start | Phase::Reload => return false,
         };
         self.slots[at].machine.state() == state
     }

@@ -26,7 +26,18 @@ pub struct Clients {
 struct Waiting {
     stream: UnixStream,
     services: Vec<usize>,
-    up: bool,
+    goal: Goal,
+    /// What it is told when they are there.
+    reply: Reply,
+}
+
+/// Where services are to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    Up,
+    Over,
+    /// Up or over, and nothing under way.
+    Settled,
 }
 
 impl Clients {
@@ -54,7 +65,7 @@ impl Clients {
 }
 
 /// A client that does not read loses its answer; the loop does not wait for it long.
-fn answer(stream: &UnixStream, reply: &Reply) {
+pub fn answer(stream: &UnixStream, reply: &Reply) {
     let Ok(mut text) = serde_json::to_vec(reply) else {
         return;
     };
@@ -95,11 +106,17 @@ impl Supervisor<'_> {
     }
 
     fn serve(&mut self, stream: UnixStream, request: Request) {
-        let (name, up) = match request {
+        if self.ending.is_some() && !matches!(request, Request::Status | Request::Logs { .. }) {
+            return answer(&stream, &Reply::Refused("the box is stopping".to_owned()));
+        }
+        let (name, goal) = match request {
             Request::Status => return answer(&stream, &Reply::Services(self.status())),
             Request::Logs { name } => return answer(&stream, &self.logs(name.as_deref())),
-            Request::Start { ref name } | Request::Restart { ref name } => (name.clone(), true),
-            Request::Stop { ref name } => (name.clone(), false),
+            Request::Diff { paths } => return self.serve_diff(&stream, &paths),
+            Request::Reload { dry_run } => return self.serve_reload(stream, dry_run),
+            Request::ReloadService { ref name } => (name.clone(), Goal::Settled),
+            Request::Start { ref name } | Request::Restart { ref name } => (name.clone(), Goal::Up),
+            Request::Stop { ref name } => (name.clone(), Goal::Over),
         };
         let services = self.called(&name);
         if services.is_empty() {
@@ -112,8 +129,15 @@ impl Supervisor<'_> {
                 )),
             );
         }
-        if self.ending.is_some() {
-            return answer(&stream, &Reply::Refused("the box is stopping".to_owned()));
+        if let Request::ReloadService { .. } = request {
+            for at in &services {
+                if let Err(reason) = self.reload_service(*at) {
+                    let name = self.slots[*at].name();
+                    let reason = format!("cannot reload {name}: {reason}");
+                    return answer(&stream, &Reply::Refused(reason));
+                }
+            }
+            return self.wait_for(stream, services, goal, Reply::Done);
         }
         let limit = self.stop_timeout;
         for at in &services {
@@ -124,16 +148,28 @@ impl Supervisor<'_> {
             };
             self.handle(*at, event);
         }
+        self.wait_for(stream, services, goal, Reply::Done);
+    }
+
+    /// Answers when the services have got there.
+    pub(super) fn wait_for(
+        &mut self,
+        stream: UnixStream,
+        services: Vec<usize>,
+        goal: Goal,
+        reply: Reply,
+    ) {
         self.clients.waiting.push(Waiting {
             stream,
             services,
-            up,
+            goal,
+            reply,
         });
     }
 
     fn called(&self, name: &str) -> Vec<usize> {
         (0..self.slots.len())
-            .filter(|at| !self.slots[*at].process.removed)
+            .filter(|at| !self.slots[*at].is_gone())
             .filter(|at| is_called(&self.slots[*at].planned.service, name))
             .collect()
     }
@@ -148,10 +184,25 @@ impl Supervisor<'_> {
                     .iter()
                     .map(|at| self.slots[*at].machine.state())
             };
-            let failed = states().any(|s| s == State::Failed || (client.up && s == State::Stopped));
-            let there = states().all(|s| if client.up { s.is_up() } else { s.is_over() });
-            if there {
-                answer(&client.stream, &Reply::Done);
+            let slots = || client.services.iter().map(|at| &self.slots[*at]);
+            let failed = states()
+                .any(|s| s == State::Failed || (client.goal == Goal::Up && s == State::Stopped));
+            let there = match client.goal {
+                Goal::Up => states().all(State::is_up),
+                Goal::Over => states().all(State::is_over),
+                Goal::Settled => {
+                    slots().all(|slot| slot.pending.is_none() && slot.reloading.is_none())
+                        && states().all(|s| s.is_up() || s.is_over())
+                }
+            };
+            let reload_failed = slots()
+                .filter(|_| client.goal == Goal::Settled)
+                .find_map(|slot| Some((slot.name(), slot.reload_failed.as_ref()?)));
+            if let Some((name, reason)) = reload_failed.filter(|_| there) {
+                let reason = format!("cannot reload {name}: {reason}");
+                answer(&client.stream, &Reply::Refused(reason));
+            } else if there && !failed {
+                answer(&client.stream, &client.reply);
             } else if failed {
                 answer(
                     &client.stream,
@@ -166,7 +217,7 @@ impl Supervisor<'_> {
     fn status(&self) -> Vec<Status> {
         self.slots
             .iter()
-            .filter(|slot| !slot.process.removed)
+            .filter(|slot| !slot.is_gone())
             .map(|slot| {
                 let state = slot.machine.state();
                 let wanted = slot.planned.service.autostart && slot.planned.skip.is_none();
@@ -192,7 +243,7 @@ impl Supervisor<'_> {
         let chosen = match name {
             Some(name) => self.called(name),
             None => (0..self.slots.len())
-                .filter(|at| !self.slots[*at].process.removed)
+                .filter(|at| !self.slots[*at].is_gone())
                 .collect(),
         };
         if chosen.is_empty() {

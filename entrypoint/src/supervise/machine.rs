@@ -116,6 +116,8 @@ pub enum Phase {
     Check,
     Stop,
     StopPost,
+    /// ExecReload=: the machine knows nothing of it.
+    Reload,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,6 +255,18 @@ impl Machine {
 
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// Its file says something else now.
+    pub fn redefine(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Another state of rest; only when the service [is over](State::is_over).
+    pub fn set_aside(&mut self, state: State, now: Instant) {
+        self.deadline = None;
+        self.quick_deaths = 0;
+        self.enter(state, now);
     }
 
     fn enter(&mut self, state: State, now: Instant) {

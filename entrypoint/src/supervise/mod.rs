@@ -12,6 +12,7 @@ mod machine;
 mod machine_tests;
 mod output;
 pub mod probe;
+mod reload;
 mod rpc;
 mod slot;
 
@@ -28,6 +29,7 @@ use services::Kind;
 
 use self::clients::Clients;
 use self::machine::{Action, Event, Phase, State, seconds};
+pub use self::reload::Loaded;
 use self::slot::{Clearing, Slot};
 use crate::accounts::Accounts;
 use crate::exit::{Code, Failure, Result};
@@ -81,7 +83,8 @@ pub struct Supervisor<'a> {
     signals: SignalFd,
     listener: UnixListener,
     clients: Clients,
-    rpc: rpc::Server<'a>,
+    rpc: rpc::Server,
+    loaded: Option<Loaded<'a>>,
     stop_timeout: Duration,
     /// Everything stops, until then at the latest.
     ending: Option<Instant>,
@@ -166,6 +169,7 @@ impl<'a> Supervisor<'a> {
             listener,
             clients: Clients::default(),
             rpc,
+            loaded: None,
             stop_timeout,
             ending: None,
             hurried: 0,
@@ -173,12 +177,6 @@ impl<'a> Supervisor<'a> {
             announced: false,
             begun: now,
         })
-    }
-
-    /// How the configuration is read again, for supervisord's `reread`.
-    pub fn replan(mut self, plan: &'a dyn Fn() -> Result<Plan>) -> Self {
-        self.rpc.replan = Some(plan);
-        self
     }
 
     pub fn run(mut self) -> Code {
@@ -283,6 +281,7 @@ impl<'a> Supervisor<'a> {
                     slot.machine.deadline(),
                     slot.clearing.map(|c| c.again),
                     slot.finding.map(|(at, _)| at),
+                    slot.reloading.map(|(_, until)| until),
                 ]
             })
             .flatten()
@@ -291,6 +290,7 @@ impl<'a> Supervisor<'a> {
 
     fn timers(&mut self) {
         let now = Instant::now();
+        self.reload_timers(now);
         for at in 0..self.slots.len() {
             if self.slots[at].machine.deadline().is_some_and(|d| d <= now) {
                 self.handle(at, Event::Deadline);
@@ -308,7 +308,7 @@ impl<'a> Supervisor<'a> {
         // A start may finish at once and let others start: until nothing moves.
         let mut moved = true;
         while moved {
-            moved = false;
+            moved = self.ending.is_none() && self.advance_pending();
             for at in 0..self.slots.len() {
                 let state = self.slots[at].machine.state();
                 let event = match self.ending {
@@ -358,7 +358,7 @@ impl<'a> Supervisor<'a> {
         self.slots[at].planned.needs.iter().all(|need| {
             let needed = &self.slots[*need];
             // What is not started by itself is not waited for.
-            needed.machine.state().is_up()
+            (needed.machine.state().is_up() && needed.pending.is_none())
                 || (!needed.planned.service.autostart && needed.machine.state() == State::Stopped)
         })
     }
@@ -515,6 +515,7 @@ impl<'a> Supervisor<'a> {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match info.ssi_signo {
                 SIGCHLD => self.reap(),
+                SIGHUP if self.ending.is_none() => self.reload_on_signal(),
                 SIGHUP | SIGUSR1 | SIGUSR2 => {
                     say("this signal has no meaning here; `tiffin restart NAME` restarts a service")
                 }

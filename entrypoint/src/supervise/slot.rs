@@ -9,6 +9,7 @@ use services::{Command, Kind};
 
 use super::leftovers::MARK;
 use super::machine::{Machine, Phase, Rules, State};
+use super::reload::Pending;
 use crate::accounts::{Accounts, Credentials};
 use crate::exit::{Code, Failure, Result};
 use crate::log::Lines;
@@ -40,6 +41,13 @@ pub struct Slot {
     pub clearing: Option<Clearing>,
     /// Looking for the daemon of a forking service: when to look next, and how long after.
     pub finding: Option<(Instant, Duration)>,
+    /// A reload of the box wants it stopped.
+    pub pending: Option<Pending>,
+    /// The ExecReload= that runs, and until when.
+    pub reloading: Option<(Pid, Instant)>,
+    pub reload_failed: Option<String>,
+    /// A reload took it out of the box; it keeps its place, which others are counted by.
+    pub gone: bool,
 }
 
 /// A pipe that a service writes to, and the lines that came out of it.
@@ -108,6 +116,10 @@ impl Slot {
             status: String::new(),
             clearing: None,
             finding: None,
+            pending: None,
+            reloading: None,
+            reload_failed: None,
+            gone: false,
             planned,
         })
     }
@@ -124,6 +136,7 @@ impl Slot {
             Phase::Post => commands.start_post.get(at),
             Phase::Stop => commands.stop.get(at),
             Phase::StopPost => commands.stop_post.get(at),
+            Phase::Reload => commands.reload.get(at),
             Phase::Check => None,
         }
     }
@@ -389,7 +402,7 @@ fn notify_path(name: &str, root: &Root) -> String {
 }
 
 /// One socket a service, so that nobody has to ask who sent a message.
-fn notify_socket(name: &str, root: &Root) -> Result<UnixDatagram> {
+pub fn notify_socket(name: &str, root: &Root) -> Result<UnixDatagram> {
     use std::os::unix::fs::PermissionsExt as _;
     let path = notify_path(name, root);
     let make = || -> std::io::Result<UnixDatagram> {

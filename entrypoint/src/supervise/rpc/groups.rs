@@ -76,11 +76,9 @@ impl Supervisor<'_> {
 
     /// [[added, changed, removed]].
     pub(super) fn reread(&mut self) -> Result<Value, Fault> {
-        let replan = self
-            .rpc
-            .replan
-            .ok_or_else(|| Code::CantReread.about("there is no configuration to read"))?;
-        let plan = replan().map_err(|failure| Code::CantReread.about(&failure.to_string()))?;
+        let plan = self
+            .replan()
+            .map_err(|failure| Code::CantReread.about(&failure.to_string()))?;
         for warning in &plan.warnings {
             say(&format!("note: {warning}"));
         }

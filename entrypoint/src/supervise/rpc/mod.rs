@@ -24,7 +24,6 @@ use super::{KIND, RPC_CLIENT, Supervisor};
 use crate::accounts::Accounts;
 use crate::exit::Result;
 use crate::log::say;
-use crate::plan::Plan;
 use crate::root::Root;
 use crate::supervisord::xmlrpc::{self, Value};
 use crate::supervisord::{http, login_matches};
@@ -37,18 +36,16 @@ const CLIENTS: usize = 64;
 /// What waits for a client that does not read; then it is let go.
 const UNSENT: usize = 8 << 20;
 
-pub struct Server<'a> {
+pub struct Server {
     pub identifier: String,
     sockets: Vec<Socket>,
     clients: HashMap<u64, Client>,
     next: u64,
-    /// How the configuration is read again.
-    pub replan: Option<&'a dyn Fn() -> Result<Plan>>,
     /// What the configuration offered when it was read last; `None` is what runs.
-    available: Option<Vec<Available>>,
+    pub(super) available: Option<Vec<Available>>,
     /// `supervisorctl reload`: everything stops, then the configuration is read again.
     restarting: bool,
-    next_process: u64,
+    pub(super) next_process: u64,
 }
 
 struct Socket {
@@ -78,7 +75,7 @@ enum State {
     Closing,
 }
 
-impl Server<'_> {
+impl Server {
     /// Opens the sockets that `daemon` names. One that cannot be opened is said, and no
     /// reason not to start: the services matter more than who may look at them.
     pub fn open(daemon: &Option<Daemon>, root: &Root, accounts: &Accounts) -> Self {
@@ -89,7 +86,6 @@ impl Server<'_> {
             sockets: Vec::new(),
             clients: HashMap::new(),
             next: 0,
-            replan: None,
             available: None,
             restarting: false,
             next_process: 1,

@@ -1,0 +1,539 @@
+//! Reload: settings are read again, and only services that a change concerns are touched.
+//!
+//! All that can be wrong is found before anything is written. Services that restart
+//! together stop in reverse order and start in order, as a whole box does.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use contract::{Contract, HandlerAction, Variables};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use services::Service;
+
+use super::clients::{Goal, answer};
+use super::machine::{Event, Phase, Rules, State};
+use super::slot::Slot;
+use super::{KIND, NOTIFY, Role, Supervisor};
+use crate::control::Reply;
+use crate::effects::{self, Effect};
+use crate::engine::Engine;
+use crate::exit::{Code, Failure, Result};
+use crate::log::say;
+use crate::plan::{self, Plan, Planned};
+use crate::secrets::Secrets;
+use crate::sys::{self, Ended};
+use crate::{render as files, start};
+
+/// For a reload command whose unit sets no limit.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What the box was started with, or last reloaded.
+pub struct Loaded<'a> {
+    pub contract: &'a Contract,
+    pub variables: Variables,
+    /// Also of settings that were replaced: a file may still hold them.
+    pub secrets: Secrets,
+}
+
+/// What a service waits for, to be gone and then something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    pub then: Then,
+    /// It was told to stop.
+    pub stopping: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Start,
+    /// It is no part of the box any more, by its `when` or as a whole.
+    LeaveOut,
+}
+
+/// Found out without touching anything.
+struct Prepared {
+    variables: Variables,
+    secrets: Secrets,
+    diff: String,
+    changed: Vec<String>,
+    steps: Vec<Step>,
+    planned: Vec<Planned>,
+    warnings: Vec<String>,
+}
+
+struct Step {
+    service: String,
+    what: What,
+    because: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Reload,
+    Restart,
+    Start,
+    Stop,
+}
+
+impl<'a> Supervisor<'a> {
+    /// Without it a box cannot reload.
+    pub fn reloadable(mut self, loaded: Loaded<'a>) -> Self {
+        self.loaded = Some(loaded);
+        self
+    }
+
+    /// The configuration as the files have it now.
+    pub(super) fn replan(&self) -> Result<Plan> {
+        let loaded = self.loaded()?;
+        let engine = Engine::new(loaded.contract, &loaded.variables);
+        let environment = &self.environment.variables;
+        plan::plan(loaded.contract, &engine, self.root, environment)
+    }
+
+    fn loaded(&self) -> Result<&Loaded<'a>> {
+        let none = || Failure::new(Code::Failed, "this box cannot read its configuration again");
+        self.loaded.as_ref().ok_or_else(none)
+    }
+
+    /// For SIGHUP: what a client would be told goes to the log.
+    pub(super) fn reload_on_signal(&mut self) {
+        say("SIGHUP: reading the settings again");
+        match self.reload(false) {
+            Ok((lines, _)) => say(&lines.join("\n")),
+            Err(failure) => say(&format!("nothing is reloaded: {failure}")),
+        }
+    }
+
+    pub(super) fn serve_reload(&mut self, stream: UnixStream, dry_run: bool) {
+        match self.reload(dry_run) {
+            Ok((lines, services)) => {
+                self.wait_for(stream, services, Goal::Settled, Reply::Lines(lines))
+            }
+            Err(failure) => answer(&stream, &Reply::Refused(failure.to_string())),
+        }
+    }
+
+    pub(super) fn serve_diff(&mut self, stream: &UnixStream, paths: &[String]) {
+        let reply = match self.prepare(paths, true) {
+            Ok(prepared) => Reply::Lines(prepared.diff.lines().map(str::to_owned).collect()),
+            Err(failure) => Reply::Refused(failure.to_string()),
+        };
+        answer(stream, &reply);
+    }
+
+    /// What was done, and the services that are not there yet.
+    fn reload(&mut self, dry_run: bool) -> Result<(Vec<String>, Vec<usize>)> {
+        if self.slots.iter().any(|slot| slot.pending.is_some()) {
+            return Err(Failure::new(Code::Failed, "another reload is under way"));
+        }
+        let prepared = self.prepare(&[], dry_run)?;
+        let mut lines: Vec<String> = prepared.diff.lines().map(str::to_owned).collect();
+        lines.extend(prepared.warnings.iter().map(|w| format!("note: {w}")));
+        lines.extend(prepared.steps.iter().map(Step::told));
+        if prepared.changed.is_empty() && prepared.steps.is_empty() {
+            lines.push("nothing changes".to_owned());
+        }
+        if dry_run {
+            return Ok((lines, Vec::new()));
+        }
+        // Users that do not exist are found before a file is written.
+        for planned in &prepared.planned {
+            let service = &planned.service;
+            self.accounts
+                .credentials(&service.name, &service.identity)?;
+        }
+        let contract = self.loaded()?.contract;
+        let engine = Engine::new(contract, &prepared.variables);
+        files::write(contract, &engine, self.root, &prepared.secrets)?;
+        say(&format!("reload: {} files changed", prepared.changed.len()));
+        for step in &prepared.steps {
+            say(&format!("reload: {}", step.told()));
+        }
+        let services = self.apply(prepared)?;
+        self.advance();
+        Ok((lines, services))
+    }
+
+    fn prepare(&self, paths: &[String], dry_run: bool) -> Result<Prepared> {
+        let loaded = self.loaded()?;
+        let contract = loaded.contract;
+        let mut resolved = start::resolve(contract, self.memory, self.environment)?;
+        if !dry_run {
+            start::generate(contract, self.memory, &mut resolved)?;
+        }
+        let variables = start::values(contract, self.root, &resolved);
+        let mut secrets = files::secrets(contract, &variables, &self.memory.kept()?.values);
+        secrets.merge(loaded.secrets.clone());
+        let rendered = start::chosen(contract, &variables, paths)?;
+        let (diff, changed) = files::difference(self.root, &rendered, &secrets);
+
+        let texts = rendered
+            .iter()
+            .map(|(t, text)| (t.dest.as_str(), text.as_str()));
+        let later = self.root.with(texts);
+        let engine = Engine::new(contract, &variables);
+        let plan = plan::plan(contract, &engine, &later, &self.environment.variables)?;
+        if plan.services.is_empty() {
+            return Err(Failure::new(Code::Config, "no service would be left"));
+        }
+        let services: Vec<&Service> = plan.services.iter().map(|p| &p.service).collect();
+        let mut effects: Vec<Effect> = Vec::new();
+        for template in contract
+            .templates
+            .iter()
+            .filter(|t| changed.contains(&t.dest))
+        {
+            let own = effects::of(contract, &services, &later, template);
+            effects.extend(own.into_iter().filter(|effect| !effect.defines));
+        }
+        let steps = self.steps(&plan.services, &effects)?;
+        Ok(Prepared {
+            variables,
+            secrets,
+            diff,
+            changed,
+            steps,
+            warnings: plan.warnings,
+            planned: plan.services,
+        })
+    }
+
+    fn slot_of(&self, name: &str) -> Option<usize> {
+        self.slots
+            .iter()
+            .position(|slot| !slot.is_gone() && slot.name() == name)
+    }
+
+    fn steps(&self, planned: &[Planned], effects: &[Effect]) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        let mut add = |service: &str, what, because: &str| {
+            steps.push(Step {
+                service: service.to_owned(),
+                what,
+                because: because.to_owned(),
+            });
+        };
+        for new in planned {
+            let name = &new.service.name;
+            let Some(slot) = self.slot_of(name).map(|at| &self.slots[at]) else {
+                if new.skip.is_none() && new.service.autostart {
+                    add(name, What::Start, "it is new");
+                }
+                continue;
+            };
+            let old = &slot.planned;
+            let state = slot.machine.state();
+            let effect = effects
+                .iter()
+                .filter(|effect| effect.service == *name)
+                .max_by_key(|effect| effect.action);
+            let is_done = new.once && self.memory.is_done(name, self.version, &new.again)?;
+            match (&old.skip, &new.skip) {
+                (_, Some(_)) if state == State::Skipped => {}
+                (_, Some(reason)) => add(name, What::Stop, reason),
+                // A job that is done runs again when the playbook's handler would run it.
+                (_, None) if is_done => {
+                    if let Some(effect) = effect.filter(|e| e.action == HandlerAction::Restart) {
+                        add(name, What::Restart, &effect.because);
+                    }
+                }
+                (_, None) if new.once && matches!(state, State::Skipped | State::Finished) => {
+                    add(
+                        name,
+                        What::Restart,
+                        "a setting changed for which it runs again",
+                    );
+                }
+                (Some(_), None) if state == State::Skipped => {
+                    if new.service.autostart {
+                        add(name, What::Start, "it was left out so far");
+                    }
+                }
+                // What somebody stopped stays so, and starts with the new files some day.
+                _ if state == State::Stopped => {}
+                _ if old.service != new.service || old.ready != new.ready => {
+                    add(name, What::Restart, "its unit or program changed");
+                }
+                _ => match effect {
+                    Some(effect) if effect.action == HandlerAction::Restart => {
+                        add(name, What::Restart, &effect.because);
+                    }
+                    Some(effect) if state == State::Ready => {
+                        add(name, What::Reload, &effect.because)
+                    }
+                    // It is starting, and may have read the old file already.
+                    Some(effect) if !state.is_over() => add(name, What::Restart, &effect.because),
+                    _ => {}
+                },
+            }
+        }
+        for slot in self.slots.iter().filter(|slot| !slot.is_gone()) {
+            let name = slot.name();
+            if !planned.iter().any(|new| new.service.name == name) {
+                add(name, What::Stop, "it is no part of the box any more");
+            }
+        }
+        Ok(steps)
+    }
+
+    /// The files are written: from here on nothing is refused, but for a socket or pipe
+    /// that cannot be made.
+    fn apply(&mut self, prepared: Prepared) -> Result<Vec<usize>> {
+        let names: Vec<String> = prepared
+            .planned
+            .iter()
+            .map(|p| p.service.name.clone())
+            .collect();
+        let mut places = BTreeMap::new();
+        let mut needs = BTreeMap::new();
+        for new in prepared.planned {
+            let name = new.service.name.clone();
+            needs.insert(name.clone(), new.needs.clone());
+            let at = match self.slot_of(&name) {
+                Some(at) => {
+                    self.redefine(at, new)?;
+                    at
+                }
+                None => self.add(new)?,
+            };
+            places.insert(name, at);
+        }
+        for (name, needs) in needs {
+            let at = places[&name];
+            self.slots[at].planned.needs = needs
+                .iter()
+                .filter_map(|need| places.get(names.get(*need)?).copied())
+                .collect();
+        }
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            if !slot.is_gone() && !places.values().any(|place| *place == at) {
+                slot.gone = true;
+                slot.process.removed = slot.machine.state().is_over();
+                slot.planned.needs.clear();
+            }
+        }
+        if let Some(loaded) = &mut self.loaded {
+            loaded.variables = prepared.variables;
+            loaded.secrets = prepared.secrets;
+        }
+        // supervisord's clients are offered what runs.
+        self.rpc.available = None;
+        let mut concerned = Vec::new();
+        for step in prepared.steps {
+            let at = places.get(&step.service).copied().or_else(|| {
+                let mut slots = self.slots.iter();
+                slots.position(|slot| {
+                    slot.gone && slot.name() == step.service && !slot.machine.state().is_over()
+                })
+            });
+            let Some(at) = at else { continue };
+            let mut then = |then| {
+                self.slots[at].pending = Some(Pending {
+                    then,
+                    stopping: false,
+                });
+            };
+            match step.what {
+                What::Restart | What::Start => then(Then::Start),
+                What::Stop => then(Then::LeaveOut),
+                What::Reload => {
+                    if self.reload_service(at).is_err() {
+                        // It cannot be told: as good as what the handler asks for.
+                        self.slots[at].pending = Some(Pending {
+                            then: Then::Start,
+                            stopping: false,
+                        });
+                    }
+                }
+            }
+            concerned.push(at);
+        }
+        Ok(concerned)
+    }
+
+    fn redefine(&mut self, at: usize, mut new: Planned) -> Result<()> {
+        let had_socket = self.slots[at].notify.is_some();
+        let slot = &mut self.slots[at];
+        if new.skip.is_none() && slot.machine.state() == State::Skipped && new.once {
+            // Done for this version, as at the start.
+            new.skip.clone_from(&slot.planned.skip);
+        }
+        slot.redefine(new, &self.accounts, self.root)?;
+        if !had_socket && slot.notify.is_some() {
+            self.watch_notify(at)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, new: Planned) -> Result<usize> {
+        let mut slot = Slot::new(new, &self.accounts, self.root, Instant::now())?;
+        slot.process.id = self.rpc.next_process;
+        self.rpc.next_process += 1;
+        self.slots.push(slot);
+        let at = self.slots.len() - 1;
+        self.watch_output(at);
+        self.watch_notify(at)?;
+        Ok(at)
+    }
+
+    fn watch_notify(&self, at: usize) -> Result<()> {
+        let Some(socket) = &self.slots[at].notify else {
+            return Ok(());
+        };
+        let data = EventData::new_u64(NOTIFY << KIND | at as u64);
+        epoll::add(&self.epoll, socket.as_fd(), data, EventFlags::IN).map_err(|error| {
+            Failure::new(Code::Internal, format!("cannot watch a socket: {error}"))
+        })
+    }
+
+    /// Stops what is to restart when nobody who needs it, and restarts too, still runs;
+    /// true when something moved.
+    pub(super) fn advance_pending(&mut self) -> bool {
+        let mut moved = false;
+        for at in 0..self.slots.len() {
+            let Some(pending) = self.slots[at].pending else {
+                continue;
+            };
+            let now = Instant::now();
+            if self.slots[at].machine.state().is_over() {
+                let slot = &mut self.slots[at];
+                slot.pending = None;
+                match pending.then {
+                    Then::Start => {
+                        slot.planned.skip = None;
+                        slot.machine.set_aside(State::Waiting, now);
+                    }
+                    Then::LeaveOut => {
+                        slot.machine.set_aside(State::Skipped, now);
+                        slot.process.removed |= slot.gone;
+                    }
+                }
+                moved = true;
+                continue;
+            }
+            let needed = self.slots.iter().any(|other| {
+                other.pending.is_some()
+                    && other.planned.needs.contains(&at)
+                    && !other.machine.state().is_over()
+            });
+            if !pending.stopping && !needed {
+                self.slots[at].pending = Some(Pending {
+                    stopping: true,
+                    ..pending
+                });
+                self.handle(at, Event::Stop(self.stop_timeout));
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    // --- one service
+
+    /// ExecReload=, or SIGHUP for what handles it.
+    pub(super) fn reload_service(&mut self, at: usize) -> Result<(), String> {
+        let slot = &self.slots[at];
+        if slot.machine.state() != State::Ready {
+            return Err(format!(
+                "it is not running ({})",
+                slot.machine.state().name()
+            ));
+        }
+        if slot.reloading.is_some() {
+            return Err("it is reloading already".to_owned());
+        }
+        if !slot.planned.service.commands.reload.is_empty() {
+            let limit = slot.planned.service.start_timeout.unwrap_or(RELOAD_TIMEOUT);
+            self.slots[at].reload_failed = None;
+            return self.reload_step(at, 0, Instant::now() + limit);
+        }
+        match slot.main {
+            Some(main) if sys::catches_hangup(main) => {
+                sys::kill(main, 1);
+                Ok(())
+            }
+            _ => Err("it has no ExecReload= and does not handle SIGHUP: restart it".to_owned()),
+        }
+    }
+
+    fn reload_step(&mut self, at: usize, index: usize, until: Instant) -> Result<(), String> {
+        let slot = &mut self.slots[at];
+        let pid = slot.spawn(
+            Phase::Reload,
+            index,
+            self.root,
+            &self.accounts,
+            self.environment,
+        )?;
+        slot.reloading = Some((pid, until));
+        let raw = pid.as_raw_nonzero().get();
+        self.processes
+            .insert(raw, (at, Role::Step(Phase::Reload, index)));
+        Ok(())
+    }
+
+    pub(super) fn reload_step_ended(&mut self, at: usize, index: usize, ended: Ended) {
+        let Some((_, until)) = self.slots[at].reloading.take() else {
+            return;
+        };
+        if ended != Ended::Exit(0) {
+            let reason = format!("its reload command {}", super::machine::describe(ended));
+            say(&format!("{}: {reason}", self.slots[at].name()));
+            self.slots[at].reload_failed = Some(reason);
+        } else if index + 1 < self.slots[at].planned.service.commands.reload.len() {
+            if let Err(reason) = self.reload_step(at, index + 1, until) {
+                self.slots[at].reload_failed = Some(reason);
+            }
+        } else {
+            say(&format!("{} is reloaded", self.slots[at].name()));
+        }
+    }
+
+    /// A reload command that takes too long is killed; its end is an event like any other.
+    pub(super) fn reload_timers(&mut self, now: Instant) {
+        for slot in &mut self.slots {
+            if let Some((pid, until)) = &mut slot.reloading
+                && *until <= now
+            {
+                sys::kill(*pid, 9);
+                *until = now + RELOAD_TIMEOUT;
+            }
+        }
+    }
+}
+
+impl Step {
+    fn told(&self) -> String {
+        let verb = match self.what {
+            What::Reload => "reloads",
+            What::Restart => "restarts",
+            What::Start => "starts",
+            What::Stop => "stops",
+        };
+        format!("{} {verb}: {}", self.service, self.because)
+    }
+}
+
+impl Slot {
+    /// It was taken out of the box.
+    pub fn is_gone(&self) -> bool {
+        self.gone || self.process.removed
+    }
+
+    fn redefine(
+        &mut self,
+        new: Planned,
+        accounts: &crate::accounts::Accounts,
+        root: &crate::root::Root,
+    ) -> Result<()> {
+        self.credentials = accounts.credentials(&new.service.name, &new.service.identity)?;
+        if new.service.kind == services::Kind::Notify && self.notify.is_none() {
+            self.notify = Some(super::slot::notify_socket(&new.service.name, root)?);
+        }
+        self.machine.redefine(Rules::of(&new));
+        self.planned = new;
+        Ok(())
+    }
+}
