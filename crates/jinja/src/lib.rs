@@ -8,11 +8,14 @@
 //!
 //! No error quotes a variable's value: values may be secrets.
 
+mod budget;
 mod dialect;
 mod fault;
 mod filters;
 mod format;
+mod lookups;
 mod methods;
+mod operators;
 mod python;
 pub mod reach;
 mod runtime;
@@ -116,7 +119,10 @@ pub fn render(template: &Template, scope: &Scope) -> Result<String, Error> {
     let value = session
         .template(&template.body, &template.options, Backslashes::Escapes)
         .map_err(|error| Error::new(&template.source, &session, &error))?;
-    Ok(python::text(&value))
+    Ok(match value.is_none() {
+        true => String::new(),
+        false => python::text(&value),
+    })
 }
 
 /// Evaluates an expression without braces, such as `mongodb_host in ['127.0.0.1']`.
@@ -147,10 +153,6 @@ pub fn supported() -> Vec<(&'static str, String)> {
     all.extend(filters::names().map(|name| ("filter", name.to_owned())));
     all.extend(tests::names().map(|name| ("test", name.to_owned())));
     all.extend(runtime::global_names().map(|name| ("function", name.to_owned())));
-    all.extend(
-        runtime::LOOKUPS
-            .iter()
-            .map(|name| ("lookup", (*name).to_owned())),
-    );
+    all.extend(lookups::names().map(|name| ("lookup", name.to_owned())));
     all
 }

@@ -6,7 +6,7 @@ use minijinja::{Error, ErrorKind, State};
 use crate::fault::{self, Result};
 use crate::runtime::{self, split_arguments};
 use crate::value::{self, Items, View, view};
-use crate::{format, python, time};
+use crate::{budget, format, python, time};
 
 const TEXT: &[&str] = &[
     "capitalize",
@@ -58,6 +58,7 @@ const LIST: &[&str] = &[
     "sort",
 ];
 const DICT: &[&str] = &[
+    "__setitem__",
     "clear",
     "copy",
     "get",
@@ -102,9 +103,17 @@ pub fn call(_: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) ->
     let (args, kwargs) = split_arguments(args);
     python::check_depth(&args, 0)?;
     let args = Arguments { args, kwargs };
+    budget::spend(50);
+    let answer = called(value, name, &args)?;
+    budget::spend(answer.as_str().map_or(0, str::len));
+    budget::check()?;
+    Ok(answer)
+}
+
+fn called(value: &Value, name: &str, args: &Arguments) -> Result<Value> {
     match view(value) {
         View::Undefined => Err(fault::undefined()),
-        View::Text(text) if TEXT.contains(&name) => text_method(&text, name, &args),
+        View::Text(text) if TEXT.contains(&name) => text_method(&text, name, args),
         View::List(list) => match name {
             "append" => {
                 let item = args.need(0)?;
@@ -162,10 +171,10 @@ pub fn call(_: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) ->
                 Ok(Value::from(()))
             }
             "copy" => Ok(value::list(list.get())),
-            "count" | "index" => counting(&list.get(), name, &args),
+            "count" | "index" => counting(&list.get(), name, args),
             _ => Err(Error::from(ErrorKind::UnknownMethod)),
         },
-        View::Tuple(items) if TUPLE.contains(&name) => counting(items.get(), name, &args),
+        View::Tuple(items) if TUPLE.contains(&name) => counting(items.get(), name, args),
         View::Dict(dict) => match name {
             "items" => Ok(value::list(
                 dict.get()
@@ -179,6 +188,11 @@ pub fn call(_: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) ->
                 .find(&args.need(0)?)
                 .or(args.get(1))
                 .unwrap_or_else(|| Value::from(()))),
+            "__setitem__" => {
+                let (key, item) = (args.need(0)?, args.need(1)?);
+                dict.edit(|items| items.insert(key, item));
+                Ok(Value::from(()))
+            }
             "copy" => Ok(value::dict(dict.get())),
             "clear" => {
                 dict.edit(Items::clear);
@@ -295,6 +309,29 @@ impl Arguments {
                 .ok_or_else(|| fault::error("a method's argument is no integer")),
         }
     }
+}
+
+/// `str.replace`.
+pub fn replace(text: &str, old: &str, new: &str, count: Option<i128>) -> Result<String> {
+    budget::room(
+        text.matches(old)
+            .count()
+            .saturating_mul(new.len())
+            .saturating_add(text.len()),
+    )?;
+    Ok(match count {
+        Some(count) if count >= 0 => {
+            text.replacen(old, new, usize::try_from(count).unwrap_or(usize::MAX))
+        }
+        _ => text.replace(old, new),
+    })
+}
+
+/// `separator.join(parts)`.
+pub fn joined(parts: &[String], separator: &str) -> Result<String> {
+    let length: usize = parts.iter().map(String::len).sum();
+    budget::room(length.saturating_add(parts.len().saturating_mul(separator.len())))?;
+    Ok(parts.join(separator))
 }
 
 /// `str.splitlines`.
@@ -417,6 +454,7 @@ fn text_method(text: &str, name: &str, args: &Arguments) -> Result<Value> {
                 Some(value) if !value.is_none() => Some(python::defined_text(&value)?),
                 _ => None,
             };
+            budget::room(text.len().saturating_mul(16))?;
             if separator.as_deref() == Some("") {
                 return fault::fail("an empty separator");
             }
@@ -461,7 +499,7 @@ fn text_method(text: &str, name: &str, args: &Arguments) -> Result<Value> {
                     _ => return fault::fail("only strings can be joined by a method"),
                 }
             }
-            Value::from(parts.join(text))
+            Value::from(joined(&parts, text)?)
         }
         "startswith" | "endswith" => {
             let options = match python::sequence(&args.need(0)?) {
@@ -473,17 +511,7 @@ fn text_method(text: &str, name: &str, args: &Arguments) -> Result<Value> {
                 _ => text.ends_with(part.as_str()),
             }))
         }
-        "replace" => {
-            let (old, new) = (args.text(0)?, args.text(1)?);
-            match args.int(2)? {
-                Some(count) if count >= 0 => Value::from(text.replacen(
-                    &old,
-                    &new,
-                    usize::try_from(count).unwrap_or(usize::MAX),
-                )),
-                _ => Value::from(text.replace(&old, &new)),
-            }
-        }
+        "replace" => Value::from(replace(text, &args.text(0)?, &args.text(1)?, args.int(2)?)?),
         "find" | "index" | "rfind" | "rindex" => {
             let part = args.text(0)?;
             let at = if name.starts_with('r') {

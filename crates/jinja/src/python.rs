@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use minijinja::value::{Value, ValueKind};
 
+use crate::budget;
 use crate::fault::{self, Result};
 use crate::value::{self, View, view};
 
@@ -31,6 +32,9 @@ pub fn check_defined(value: &Value, depth: usize) -> Result<()> {
     }
     match view(value) {
         View::Undefined => Err(fault::undefined()),
+        View::Other if crate::session::is_everything(value) => {
+            fault::fail("all variables at once: the box holds a part of them only")
+        }
         View::List(items) => items
             .get()
             .iter()
@@ -75,6 +79,9 @@ fn write_repr(value: &Value, depth: usize, out: &mut String) {
     if depth > MAX_DEPTH {
         out.push_str("...");
         return;
+    }
+    if let Some(text) = value.as_str() {
+        budget::spend(text.len());
     }
     let sequence = |items: &[Value], out: &mut String| {
         for (index, item) in items.iter().enumerate() {
@@ -242,7 +249,11 @@ pub fn iterate(value: &Value) -> Result<Vec<Value>> {
         View::List(items) => Ok(items.get()),
         View::Tuple(items) => Ok(items.get().to_vec()),
         View::Dict(items) => Ok(items.get().into_keys().collect()),
-        View::Text(text) => Ok(text.chars().map(Value::from).collect()),
+        View::Text(text) => {
+            budget::room(text.len().saturating_mul(24))?;
+            budget::spend(text.len().saturating_mul(24));
+            Ok(text.chars().map(Value::from).collect())
+        }
         View::None | View::Bool(_) | View::Int(_) | View::Float(_) | View::DateTime(_) => {
             fault::fail(format!(
                 "a value of type {} is not iterable",
@@ -295,6 +306,7 @@ pub fn equal(left: &Value, right: &Value) -> bool {
 }
 
 fn equal_at(left: &Value, right: &Value, depth: usize) -> bool {
+    budget::spend(2);
     if depth > MAX_DEPTH {
         return false;
     }

@@ -13,23 +13,17 @@ use crate::dialect::{self, Backslashes, Rewritten};
 use crate::fault::{self, Result};
 use crate::session::{self, Session};
 use crate::value::{self, View, view};
-use crate::{filters, format, methods, python, tests, time};
-
-/// Lookups that need nothing but the box. The builder freezes what others returned.
-pub const LOOKUPS: [&str; 6] = ["env", "file", "flattened", "items", "list", "vars"];
-
-/// What one string, list or range may grow to.
-const MAX_SIZE: usize = 50_000_000;
+use crate::{budget, filters, lookups, methods, operators, python, tests, time};
 
 type Run = fn(&mut Call) -> Result<Value>;
 
 const OPERATORS: [(&str, Run); 15] = [
     ("__get", get),
     ("__slice", slice),
-    ("__op", operate),
-    ("__cmp", compare),
+    ("__op", operators::operate),
+    ("__cmp", operators::compare),
     ("__cat", concatenate),
-    ("__neg", |call| negate(call.value())),
+    ("__neg", |call| operators::negate(call.value())),
     ("__pos", |call| Ok(call.value().clone())),
     ("__float", |call| {
         Ok(Value::from(
@@ -56,12 +50,13 @@ const OPERATORS: [(&str, Run); 15] = [
     }),
 ];
 
-const GLOBALS: [(&str, Run); 8] = [
+const GLOBALS: [(&str, Run); 9] = [
+    ("cycler", cycler),
     ("range", range),
     ("dict", dict_function),
-    ("lookup", |call| lookup(call, false)),
-    ("query", |call| lookup(call, true)),
-    ("q", |call| lookup(call, true)),
+    ("lookup", |call| lookups::call(call, false)),
+    ("query", |call| lookups::call(call, true)),
+    ("q", |call| lookups::call(call, true)),
     ("now", time::now),
     ("joiner", joiner),
     ("undef", |call| {
@@ -74,6 +69,12 @@ pub fn global_names() -> impl Iterator<Item = &'static str> {
     GLOBALS.iter().map(|(name, _)| *name).chain(["namespace"])
 }
 
+/// What only rewritten templates call.
+pub fn is_internal(name: &str) -> bool {
+    matches!(name, "__filter" | "__do" | "__kwargs")
+        || OPERATORS.iter().any(|(other, _)| *other == name)
+}
+
 pub fn is_global(name: &str) -> bool {
     global_names().any(|other| other == name)
         || matches!(name, "loop" | "caller" | "self" | "super")
@@ -81,7 +82,7 @@ pub fn is_global(name: &str) -> bool {
 
 pub fn environment(
     session: &Weak<Session>,
-    includes: BTreeMap<String, String>,
+    includes: Arc<BTreeMap<String, String>>,
     options: TemplateOptions,
 ) -> Environment<'static> {
     let mut environment = Environment::empty();
@@ -96,16 +97,21 @@ pub fn environment(
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_debug(false);
+    environment.set_fuel(Some(budget::FUEL));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_formatter(|out, _, value| {
-        out.write_str(&session::output(value)?).map_err(Error::from)
+    let weak = session.clone();
+    environment.set_formatter(move |out, _, value| {
+        if let Some(session) = weak.upgrade() {
+            session.note_written(value);
+        }
+        let text = session::output(value)?;
+        budget::spend(text.len());
+        budget::check()?;
+        out.write_str(&text).map_err(Error::from)
     });
     environment.set_unknown_method_callback(methods::call);
     environment.set_loader(move |name| {
-        let Some(text) = includes
-            .get(name)
-            .or_else(|| includes.get(name.trim_start_matches("./")))
-        else {
+        let Some(text) = session::included(&includes, name) else {
             return Ok(None);
         };
         let rewritten =
@@ -314,14 +320,21 @@ impl Object for Function {
             return fault::fail("the rendering has ended");
         };
         let (args, kwargs) = split_arguments(args);
-        (self.run)(&mut Call {
+        budget::spend(CALL);
+        let value = (self.run)(&mut Call {
             session,
             state,
             args,
             kwargs,
-        })
+        })?;
+        budget::spend(value.as_str().map_or(0, str::len));
+        budget::check()?;
+        Ok(value)
     }
 }
+
+/// What a call costs whatever it does, in [`budget`]'s units.
+const CALL: usize = 50;
 
 fn named_filter(call: &mut Call) -> Result<Value> {
     let name = call.shift_name();
@@ -424,11 +437,11 @@ pub fn item(value: &Value, key: &Value) -> Option<Value> {
     match view(value) {
         View::Undefined => None,
         View::Dict(items) => items.find(key),
-        View::List(items) => {
+        View::List(items) => index(items.len()).and_then(|at| items.at(at)),
+        View::Tuple(items) => {
             let items = items.get();
-            index(items.len()).map(|at| items[at].clone())
+            index(items.len()).and_then(|at| items.get(at).cloned())
         }
-        View::Tuple(items) => index(items.get().len()).map(|at| items.get()[at].clone()),
         View::Text(text) => index(text.chars().count())
             .and_then(|at| text.chars().nth(at))
             .map(Value::from),
@@ -520,187 +533,6 @@ fn slice(call: &mut Call) -> Result<Value> {
     }
 }
 
-fn operate(call: &mut Call) -> Result<Value> {
-    let mut parts = std::mem::take(&mut call.args).into_iter();
-    let mut left = parts.next().unwrap_or_default();
-    while let (Some(operator), Some(right)) = (parts.next(), parts.next()) {
-        left = binary(operator.as_str().unwrap_or_default(), &left, &right)?;
-    }
-    Ok(left)
-}
-
-fn unsupported(operator: &str, left: &Value, right: &Value) -> Error {
-    fault::error(format!(
-        "`{operator}` is not possible between values of type {} and {}",
-        python::type_name(left),
-        python::type_name(right)
-    ))
-}
-
-fn binary(operator: &str, left: &Value, right: &Value) -> Result<Value> {
-    if left.is_undefined() || (right.is_undefined() && operator != "%") {
-        return Err(fault::undefined());
-    }
-    match (operator, view(left), view(right)) {
-        ("+", View::Text(a), View::Text(b)) => return Ok(Value::from(format!("{a}{b}"))),
-        ("+", View::List(a), View::List(b)) => {
-            let mut items = a.get();
-            items.extend(b.get());
-            return Ok(value::list(items));
-        }
-        ("+", View::Tuple(a), View::Tuple(b)) => {
-            return Ok(value::tuple([a.get(), b.get()].concat()));
-        }
-        ("+", View::Other | View::List(_), View::Other | View::List(_))
-            if python::sequence(left).is_some() && python::sequence(right).is_some() =>
-        {
-            let mut items = python::iterate(left)?;
-            items.extend(python::iterate(right)?);
-            return Ok(value::list(items));
-        }
-        ("%", View::Text(text), _) => return format::percent(&text, right).map(Value::from),
-        ("-", View::DateTime(a), View::DateTime(b)) => return Ok(time::difference(a, b)),
-        _ => {}
-    }
-    if operator == "*" {
-        for (value, count) in [(left, right), (right, left)] {
-            let Some(count) = python::integer(count) else {
-                continue;
-            };
-            let count = usize::try_from(count).unwrap_or(0);
-            let fits = |length: usize| {
-                length
-                    .checked_mul(count)
-                    .is_some_and(|size| size <= MAX_SIZE)
-            };
-            match view(value) {
-                View::Text(text) if fits(text.len()) => return Ok(Value::from(text.repeat(count))),
-                View::List(items) if fits(items.get().len() * 16) => {
-                    return Ok(value::list(
-                        items
-                            .get()
-                            .iter()
-                            .cloned()
-                            .cycle()
-                            .take(items.get().len() * count)
-                            .collect(),
-                    ));
-                }
-                View::Tuple(items) if fits(items.get().len() * 16) => {
-                    return Ok(value::tuple(
-                        items
-                            .get()
-                            .iter()
-                            .cloned()
-                            .cycle()
-                            .take(items.get().len() * count)
-                            .collect(),
-                    ));
-                }
-                View::Text(_) | View::List(_) | View::Tuple(_) => {
-                    return fault::fail("a repetition is too large");
-                }
-                _ => {}
-            }
-        }
-    }
-    if let (Some(a), Some(b)) = (python::integer(left), python::integer(right)) {
-        if matches!(operator, "/" | "//" | "%") && b == 0 {
-            return fault::fail("division by zero");
-        }
-        let exact = match operator {
-            "+" => a.checked_add(b),
-            "-" => a.checked_sub(b),
-            "*" => a.checked_mul(b),
-            "/" => return Ok(Value::from(a as f64 / b as f64)),
-            "//" => a.checked_div_euclid(b).map(|q| {
-                if b < 0 && a.rem_euclid(b) != 0 {
-                    q - 1
-                } else {
-                    q
-                }
-            }),
-            "%" => a
-                .checked_rem_euclid(b)
-                .map(|r| if b < 0 && r != 0 { r + b } else { r }),
-            "**" if b >= 0 => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
-            "**" if a == 0 => return fault::fail("division by zero"),
-            "**" => return Ok(Value::from((a as f64).powf(b as f64))),
-            _ => None,
-        };
-        return exact
-            .map(value::int)
-            .ok_or_else(|| fault::error("a number grows too large"));
-    }
-    let (Some(a), Some(b)) = (python::number(left), python::number(right)) else {
-        return Err(unsupported(operator, left, right));
-    };
-    if matches!(operator, "/" | "//" | "%") && b == 0.0 {
-        return fault::fail("division by zero");
-    }
-    let floor_mod = |a: f64, b: f64| {
-        let r = a % b;
-        if r != 0.0 && (r < 0.0) != (b < 0.0) {
-            r + b
-        } else {
-            r
-        }
-    };
-    Ok(Value::from(match operator {
-        "+" => a + b,
-        "-" => a - b,
-        "*" => a * b,
-        "/" => a / b,
-        "//" => ((a - floor_mod(a, b)) / b).round(),
-        "%" => floor_mod(a, b),
-        "**" => a.powf(b),
-        _ => return Err(unsupported(operator, left, right)),
-    }))
-}
-
-fn negate(value: &Value) -> Result<Value> {
-    match view(value) {
-        View::Undefined => Err(fault::undefined()),
-        View::Float(value) => Ok(Value::from(-value)),
-        _ => match python::integer(value).and_then(i128::checked_neg) {
-            Some(value) => Ok(value::int(value)),
-            None => fault::fail(format!(
-                "a value of type {} has no negative",
-                python::type_name(value)
-            )),
-        },
-    }
-}
-
-fn compare(call: &mut Call) -> Result<Value> {
-    let mut parts = std::mem::take(&mut call.args).into_iter();
-    let mut left = parts.next().unwrap_or_default();
-    while let (Some(operator), Some(right)) = (parts.next(), parts.next()) {
-        let holds = match operator.as_str().unwrap_or_default() {
-            "in" => python::contains(&right, &left)?,
-            "not in" => !python::contains(&right, &left)?,
-            operator => {
-                if left.is_undefined() || right.is_undefined() {
-                    return Err(fault::undefined());
-                }
-                match operator {
-                    "==" => python::equal(&left, &right),
-                    "!=" => !python::equal(&left, &right),
-                    "<" => python::compare(&left, &right)?.is_lt(),
-                    "<=" => python::compare(&left, &right)?.is_le(),
-                    ">" => python::compare(&left, &right)?.is_gt(),
-                    _ => python::compare(&left, &right)?.is_ge(),
-                }
-            }
-        };
-        if !holds {
-            return Ok(Value::from(false));
-        }
-        left = right;
-    }
-    Ok(Value::from(true))
-}
-
 fn concatenate(call: &mut Call) -> Result<Value> {
     let mut out = String::new();
     for part in &call.args {
@@ -761,6 +593,7 @@ fn range(call: &mut Call) -> Result<Value> {
         if items.len() >= 1_000_000 {
             return fault::fail("range() is too large");
         }
+        budget::spend(24);
         items.push(value::int(at));
         at = at.saturating_add(step);
     }
@@ -788,115 +621,56 @@ impl Object for Joiner {
     }
 }
 
+#[derive(Debug)]
+struct Cycler {
+    items: Vec<Value>,
+    at: std::sync::atomic::AtomicUsize,
+}
+
+impl Object for Cycler {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let at = self.at.load(std::sync::atomic::Ordering::Relaxed);
+        match key.as_str()? {
+            "current" => self.items.get(at).cloned(),
+            _ => None,
+        }
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        method: &str,
+        _: &[Value],
+    ) -> Result<Value> {
+        let at = self.at.load(std::sync::atomic::Ordering::Relaxed);
+        let (next, answer) = match method {
+            "next" => ((at + 1) % self.items.len(), self.items[at].clone()),
+            "reset" => (0, Value::from(())),
+            _ => return Err(Error::from(minijinja::ErrorKind::UnknownMethod)),
+        };
+        self.at.store(next, std::sync::atomic::Ordering::Relaxed);
+        Ok(answer)
+    }
+}
+
+fn cycler(call: &mut Call) -> Result<Value> {
+    if call.args.is_empty() {
+        return fault::fail("cycler() takes at least one item");
+    }
+    Ok(Value::from_object(Cycler {
+        items: std::mem::take(&mut call.args),
+        at: 0.into(),
+    }))
+}
+
 fn joiner(call: &mut Call) -> Result<Value> {
     let separator = Value::from(call.text_or(0, "sep", ", ")?);
     Ok(Value::from_object(Joiner {
         separator,
         used: false.into(),
     }))
-}
-
-fn lookup(call: &mut Call, want_list: bool) -> Result<Value> {
-    let name = call.text(0, "plugin")?;
-    let plain = name.trim_start_matches("ansible.builtin.").to_owned();
-    let mut terms = Vec::new();
-    for term in call.args.iter().skip(1) {
-        match python::sequence(term) {
-            Some(items) => terms.extend(items),
-            None if term.is_undefined() => return Err(fault::undefined()),
-            None => terms.push(term.clone()),
-        }
-    }
-    let default = call.keyword("default");
-    let mut found = Vec::new();
-    match plain.trim_start_matches("community.general.") {
-        "flattened" => found = flattened(&call.args[1..], 0)?,
-        "items" => found = terms.clone(),
-        "list" => found = call.args[1..].to_vec(),
-        _ => {}
-    }
-    let is_list = matches!(
-        plain.trim_start_matches("community.general."),
-        "flattened" | "items" | "list"
-    );
-    for term in terms.iter().filter(|_| !is_list) {
-        let term = python::text(term);
-        found.push(match plain.as_str() {
-            "env" => match std::env::var(&term) {
-                Ok(value) => Value::from(value),
-                Err(_) => default.clone().unwrap_or_else(|| Value::from("")),
-            },
-            "vars" => match (call.session.resolve(&term)?, &default) {
-                (Some(value), _) => value,
-                (None, Some(default)) => default.clone(),
-                (None, None) => {
-                    call.session.note_missing(term);
-                    return Err(fault::undefined());
-                }
-            },
-            "file" => read_file(&term, call)?,
-            _ => {
-                return fault::fail(format!(
-                    "the lookup `{name}` is only available while building"
-                ));
-            }
-        });
-    }
-    let list = want_list
-        || call
-            .keyword("wantlist")
-            .is_some_and(|value| value.is_true());
-    if list {
-        return Ok(value::list(found));
-    }
-    // Ansible joins strings with commas, and unpacks a single value.
-    if found.iter().all(|value| value.kind() == ValueKind::String) {
-        let texts: Vec<String> = found.iter().map(python::text).collect();
-        return Ok(Value::from(texts.join(",")));
-    }
-    Ok(if found.len() == 1 {
-        found.remove(0)
-    } else {
-        value::list(found)
-    })
-}
-
-/// The lookup `flattened`: lists within lists, without what is null.
-fn flattened(terms: &[Value], depth: usize) -> Result<Vec<Value>> {
-    if depth > python::MAX_DEPTH {
-        return fault::fail("a value is nested too deeply");
-    }
-    let mut out = Vec::new();
-    for term in terms {
-        match python::sequence(term) {
-            Some(items) => out.extend(flattened(&items, depth + 1)?),
-            None if term.is_none() || matches!(term.as_str(), Some("None" | "null")) => {}
-            None if term.is_undefined() => return Err(fault::undefined()),
-            None => out.push(term.clone()),
-        }
-    }
-    Ok(out)
-}
-
-fn read_file(path: &str, call: &Call) -> Result<Value> {
-    #[allow(clippy::disallowed_methods)] // The error names the path itself.
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        fault::error(format!(
-            "the lookup `file` cannot read a file: {}",
-            error.kind()
-        ))
-    })?;
-    let strip =
-        |name: &str, default: bool| call.keyword(name).map_or(default, |value| value.is_true());
-    let text = if strip("lstrip", false) {
-        text.trim_start()
-    } else {
-        &text
-    };
-    let text = if strip("rstrip", true) {
-        text.trim_end()
-    } else {
-        text
-    };
-    Ok(Value::from(text))
 }

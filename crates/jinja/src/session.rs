@@ -8,6 +8,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::Value as Json;
 
+use crate::budget;
 use crate::dialect::{self, Backslashes, Malformed, Rewritten};
 use crate::fault::{self, Cause, Result};
 use crate::python;
@@ -16,10 +17,19 @@ use crate::value;
 
 /// Variables that refer to variables: more than anybody writes, less than the stack holds.
 const MAX_CHAIN: usize = 40;
+const MAX_NESTED: usize = 8;
 
 pub struct Session {
     settings: Arc<Variables>,
     raw: Vec<Arc<Variables>>,
+    /// Text of included templates, by name.
+    includes: Arc<BTreeMap<String, String>>,
+    /// Templates that render templates (the lookup `template`), so that they cannot do so for ever.
+    depth: usize,
+    /// The playbook's Ansible is 2.19 or later, which the variable `ansible_version` tells.
+    pub modern: bool,
+    /// How many values the template being rendered wrote, and the last one.
+    written: Mutex<Option<(usize, Value)>>,
     environment: Environment<'static>,
     /// Jinja looks a name up once per template, so that a list can be appended to.
     cache: Mutex<HashMap<String, Value>>,
@@ -40,15 +50,63 @@ impl Session {
         includes: &BTreeMap<String, String>,
         options: &TemplateOptions,
     ) -> Arc<Session> {
+        budget::start();
+        Session::with(settings, raw, Arc::new(includes.clone()), options, 0)
+    }
+
+    fn with(
+        settings: Arc<Variables>,
+        raw: Vec<Arc<Variables>>,
+        includes: Arc<BTreeMap<String, String>>,
+        options: &TemplateOptions,
+        depth: usize,
+    ) -> Arc<Session> {
+        let modern = raw
+            .iter()
+            .find_map(|map| is_modern(map.get("ansible_version")?));
+        let modern = modern.unwrap_or(false);
         Arc::new_cyclic(|this| Session {
             settings,
             raw,
+            modern,
+            written: Mutex::default(),
             environment: runtime::environment(this, includes.clone(), options.clone()),
+            includes,
+            depth,
             cache: Mutex::default(),
             resolving: Mutex::default(),
             missing: Mutex::default(),
             this: this.clone(),
         })
+    }
+
+    /// For a template of its own that sees `variables` before all others.
+    pub fn nested(&self, variables: Variables, options: &TemplateOptions) -> Result<Arc<Session>> {
+        if self.depth >= MAX_NESTED {
+            return fault::fail("templates look each other up too deeply");
+        }
+        let raw = [Arc::new(variables)]
+            .into_iter()
+            .chain(self.raw.iter().cloned());
+        Ok(Session::with(
+            self.settings.clone(),
+            raw.collect(),
+            self.includes.clone(),
+            options,
+            self.depth + 1,
+        ))
+    }
+
+    pub fn included(&self, name: &str) -> Option<&str> {
+        included(&self.includes, name)
+    }
+
+    /// A nested session's error, with what it knows of the cause.
+    pub fn explained(&self, error: Error) -> Error {
+        if fault::is_undefined(&error) && fault::cause(&error).is_none() {
+            return error;
+        }
+        fault::with_cause(ErrorKind::InvalidOperation, self.cause(&error))
     }
 
     fn context(&self) -> Value {
@@ -64,7 +122,9 @@ impl Session {
         options: &TemplateOptions,
         backslashes: Backslashes,
     ) -> Result<Value> {
-        let value = match dialect::rewrite(source, options, backslashes).map_err(malformed)? {
+        let rewritten = dialect::rewrite(source, options, backslashes).map_err(malformed)?;
+        let value = match rewritten {
+            rewritten if self.modern => self.native(rewritten)?,
             Rewritten::Expression(code) => {
                 let value = self.expression(code)?;
                 if value.is_safe() {
@@ -78,7 +138,9 @@ impl Session {
             }
         };
         // Ansible puts back the newlines at the end that Jinja took away.
-        let text = value.as_str().unwrap_or_default();
+        let Some(text) = value.as_str() else {
+            return Ok(value);
+        };
         let count = |text: &str| text.len() - text.trim_end_matches('\n').len();
         let lost = count(source).saturating_sub(count(text));
         if lost == 0 {
@@ -90,6 +152,35 @@ impl Session {
         } else {
             Value::from(text)
         })
+    }
+
+    /// Since ansible-core 2.19: what is one value keeps its type, the rest is text for good.
+    fn native(&self, rewritten: Rewritten) -> Result<Value> {
+        let value = match rewritten {
+            Rewritten::Expression(code) => self.expression(code)?,
+            Rewritten::Template(code) => {
+                let outer = lock(&self.written).take();
+                let text = self.environment.render_str(&code, self.context());
+                let written = std::mem::replace(&mut *lock(&self.written), outer);
+                let text = text?;
+                match written {
+                    Some((1, value)) if output(&value)? == text => value,
+                    None if text.is_empty() => Value::from(()),
+                    _ => Value::from(text),
+                }
+            }
+        };
+        python::check_defined(&value, 0)?;
+        Ok(value)
+    }
+
+    /// `{{ value }}` was written.
+    pub fn note_written(&self, value: &Value) {
+        if self.modern {
+            let mut written = lock(&self.written);
+            let count = written.as_ref().map_or(0, |(count, _)| *count);
+            *written = Some((count + 1, value.clone()));
+        }
     }
 
     pub fn expression(&self, code: String) -> Result<Value> {
@@ -216,20 +307,10 @@ impl Session {
             return Ok(value::from_json(raw));
         }
         let value = self.template(text, &TemplateOptions::default(), Backslashes::Literal)?;
-        if value.is_safe() {
+        if self.modern {
             return Ok(value);
         }
-        let lossless = value.as_str().unwrap_or_default();
-        if lossless.starts_with(['{', '['])
-            || matches!(lossless.trim_end_matches('\n'), "True" | "False")
-        {
-            // The newline is put back after the conversion, and only to a string.
-            let trimmed = lossless.trim_end_matches('\n');
-            if let Some(value) = python::literal_eval(trimmed) {
-                return Ok(value);
-            }
-        }
-        Ok(value)
+        Ok(converted(value))
     }
 
     fn magic(&self, name: &str) -> Option<Value> {
@@ -293,6 +374,32 @@ impl Session {
     }
 }
 
+fn is_modern(version: &Json) -> Option<bool> {
+    let number = |name: &str| version.get(name).and_then(Json::as_u64);
+    Some((number("major")?, number("minor")?) >= (2, 19))
+}
+
+pub fn included<'i>(includes: &'i BTreeMap<String, String>, name: &str) -> Option<&'i str> {
+    includes
+        .get(name)
+        .or_else(|| includes.get(name.trim_start_matches("./")))
+        .map(String::as_str)
+}
+
+/// Rendered text as the list, map or boolean that it looks like.
+pub fn converted(value: Value) -> Value {
+    if value.is_safe() {
+        return value;
+    }
+    let text = value.as_str().unwrap_or_default();
+    // The newline is put back after the conversion, and only to a string.
+    let trimmed = text.trim_end_matches('\n');
+    if text.starts_with(['{', '[']) || matches!(trimmed, "True" | "False") {
+        return python::literal_eval(trimmed).unwrap_or(value);
+    }
+    value
+}
+
 pub fn malformed(error: Malformed) -> Error {
     let why = match error.line {
         0 | 1 => error.message,
@@ -340,7 +447,8 @@ impl Object for Names {
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let name = key.as_str()?;
-        if name.starts_with("__") {
+        // Roles call their own variables so, too.
+        if name.starts_with("__") && runtime::is_internal(name) {
             return None;
         }
         let session = self.session.upgrade()?;
@@ -403,6 +511,16 @@ impl Object for AllVariables {
             .unwrap_or_default();
         Enumerator::Values(names.into_iter().map(Value::from).collect())
     }
+
+    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("variables")
+    }
+}
+
+/// Whether a value is all variables at once, of which the box has a part only.
+pub fn is_everything(value: &Value) -> bool {
+    value.downcast_object_ref::<AllVariables>().is_some()
+        || value.downcast_object_ref::<LazyMap>().is_some()
 }
 
 /// Another host's captured variables.

@@ -103,6 +103,11 @@ const TESTS: &[(&str, Test)] = &[
     ("is_abs", |call| Ok(call.input()?.starts_with('/'))),
     ("is_dir", |call| Ok(Path::new(&call.input()?).is_dir())),
     ("is_file", |call| Ok(Path::new(&call.input()?).is_file())),
+    ("is_mount", mount),
+    ("is_same_file", same_file),
+    ("isnan", |call| {
+        Ok(python::number(call.value()).is_some_and(f64::is_nan))
+    }),
     ("is_link", |call| Ok(Path::new(&call.input()?).is_symlink())),
     ("issubset", |call| subset(call.value(), &second(call)?)),
     ("issuperset", |call| subset(&second(call)?, call.value())),
@@ -127,6 +132,7 @@ const TESTS: &[(&str, Test)] = &[
     }),
     ("mapping", |call| Ok(call.value().kind() == ValueKind::Map)),
     ("match", |call| matches(call, "match")),
+    ("mount", mount),
     ("nan", |call| {
         Ok(python::number(call.value()).is_some_and(f64::is_nan))
     }),
@@ -141,6 +147,7 @@ const TESTS: &[(&str, Test)] = &[
         let kind = call.text_or(4, "match_type", "search")?;
         matches(call, &kind)
     }),
+    ("same_file", same_file),
     ("sameas", |call| {
         let other = second(call)?;
         Ok(call.value().kind() == other.kind() && python::equal(call.value(), &other))
@@ -170,6 +177,12 @@ const TESTS: &[(&str, Test)] = &[
         let name = call.input()?;
         Ok(names().any(|other| other == filters::plain(&name)))
     }),
+    ("timedout", |call| {
+        let Some(period) = result(call, "timedout")? else {
+            return Ok(false);
+        };
+        Ok(crate::runtime::item(&period, &Value::from("period")).is_some_and(|p| p.is_true()))
+    }),
     ("true", |call| {
         Ok(matches!(view(call.value()), View::Bool(true)))
     }),
@@ -182,9 +195,63 @@ const TESTS: &[(&str, Test)] = &[
         let text = call.input()?;
         Ok(text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase))
     }),
+    ("uri", |call| uri(call, false)),
+    ("url", |call| uri(call, true)),
+    ("urn", |call| {
+        Ok(scheme(&call.input()?).is_some_and(|(scheme, _)| scheme == "urn"))
+    }),
+    ("vault_encrypted", |_| Ok(false)),
     ("version", version),
     ("version_compare", version),
 ];
+
+/// A URL's scheme in lower case, and the rest.
+fn scheme(text: &str) -> Option<(String, &str)> {
+    let (head, tail) = text.split_once(':')?;
+    let valid = head.starts_with(|c: char| c.is_ascii_alphabetic())
+        && head
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    valid.then(|| (head.to_ascii_lowercase(), tail))
+}
+
+fn uri(call: &mut Call, is_url: bool) -> Result<bool> {
+    let text = call.input()?;
+    let (scheme, rest) = scheme(&text).unwrap_or((String::new(), &text));
+    if let Some(schemes) = call.arg(1, "schemes").filter(|schemes| schemes.is_true())
+        && !python::contains(&schemes, &Value::from(scheme.as_str()))?
+    {
+        return Ok(false);
+    }
+    let host = rest
+        .strip_prefix("//")
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']));
+    Ok(!is_url || host || scheme == "file")
+}
+
+#[allow(clippy::disallowed_methods)] // A path that is not there is no error.
+fn mount(call: &mut Call) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let path = call.input()?;
+    let here = std::fs::symlink_metadata(&path);
+    let above = std::fs::symlink_metadata(Path::new(&path).join(".."));
+    Ok(match (here, above) {
+        (Ok(here), Ok(above)) => {
+            !here.is_symlink() && (here.dev() != above.dev() || here.ino() == above.ino())
+        }
+        _ => false,
+    })
+}
+
+#[allow(clippy::disallowed_methods)] // The error tells no path.
+fn same_file(call: &mut Call) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let other = call.text(1, "other")?;
+    match (std::fs::metadata(call.input()?), std::fs::metadata(other)) {
+        (Ok(a), Ok(b)) => Ok(a.dev() == b.dev() && a.ino() == b.ino()),
+        _ => fault::fail("a file that is not there"),
+    }
+}
 
 pub fn names() -> impl Iterator<Item = &'static str> {
     TESTS.iter().map(|(name, _)| *name)

@@ -11,7 +11,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
 use minijinja::{Error, State};
 use serde_json::Value as Json;
 
-use crate::methods;
+use crate::{budget, methods};
 
 pub type Items = IndexMap<Value, Value>;
 
@@ -59,9 +59,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What an element weighs in [`budget`]'s units.
+const ELEMENT: usize = 24;
+
+// Once the budget is spent every container looks empty, so that all recursion over values
+// ends at once; the call that it happened in then fails.
 impl List {
     pub fn get(&self) -> Vec<Value> {
-        lock(&self.0).clone()
+        let items = lock(&self.0);
+        budget::spend(ELEMENT * (items.len() + 1));
+        if budget::exhausted() {
+            Vec::new()
+        } else {
+            items.clone()
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    pub fn at(&self, index: usize) -> Option<Value> {
+        lock(&self.0).get(index).cloned()
     }
 
     pub fn edit<R>(&self, edit: impl FnOnce(&mut Vec<Value>) -> R) -> R {
@@ -71,13 +90,20 @@ impl List {
 
 impl Tuple {
     pub fn get(&self) -> &[Value] {
-        &self.0
+        budget::spend(ELEMENT * (self.0.len() + 1));
+        if budget::exhausted() { &[] } else { &self.0 }
     }
 }
 
 impl Dict {
     pub fn get(&self) -> Items {
-        lock(&self.0).clone()
+        let items = lock(&self.0);
+        budget::spend(3 * ELEMENT * (items.len() + 1));
+        if budget::exhausted() {
+            Items::new()
+        } else {
+            items.clone()
+        }
     }
 
     pub fn find(&self, key: &Value) -> Option<Value> {

@@ -150,7 +150,7 @@ fn every_kind_is_listed() {
         ("filter", "to_nice_yaml"),
         ("test", "version"),
         ("function", "range"),
-        ("lookup", "env"),
+        ("lookup", "template"),
     ] {
         assert!(
             all.iter().any(|(k, n)| *k == kind && n == name),

@@ -296,7 +296,7 @@ impl<'t> Parser<'t> {
             Some(Token::Name(name)) => {
                 if matches!(
                     name.as_str(),
-                    "and" | "or" | "not" | "in" | "is" | "if" | "else" | "import"
+                    "and" | "or" | "not" | "in" | "is" | "if" | "else"
                 ) {
                     return self.unexpected();
                 }

@@ -99,7 +99,13 @@ pub const FILTERS: &[(&str, Filter)] = &[
         }
         Ok(value::dict(out))
     }),
-    ("subelements", subelements),
+    ("subelements", |call| {
+        let (path, skip) = (
+            call.need(1, "subelements")?,
+            call.flag(2, "skip_missing", false)?,
+        );
+        Ok(value::list(subelements(call.value(), &path, skip)?))
+    }),
     ("ternary", |call| {
         if call.value().is_none()
             && let Some(value) = call.arg(3, "none_val").filter(|value| !value.is_none())
@@ -242,17 +248,16 @@ fn merge(low: &Items, high: &Items, recursive: bool, lists: &str, depth: usize) 
     Ok(out)
 }
 
-fn subelements(call: &mut Call) -> Result<Value> {
-    let elements = match view(call.value()) {
+/// Pairs of an element and each of the items in the list at `path` in it.
+pub fn subelements(list: &Value, path: &Value, skip: bool) -> Result<Vec<Value>> {
+    let elements = match view(list) {
         View::Dict(items) => items.get().into_values().collect(),
-        _ => call.items()?,
+        _ => python::iterate(list)?,
     };
-    let path = call.need(1, "subelements")?;
-    let path: Vec<Value> = match view(&path) {
+    let path: Vec<Value> = match view(path) {
         View::Text(text) => text.split('.').map(Value::from).collect(),
-        _ => python::iterate(&path)?,
+        _ => python::iterate(path)?,
     };
-    let skip = call.flag(2, "skip_missing", false)?;
     let mut out = Vec::new();
     for element in elements {
         let mut current = Some(element.clone());
@@ -270,5 +275,5 @@ fn subelements(call: &mut Call) -> Result<Value> {
                 .map(|item| value::tuple(vec![element.clone(), item])),
         );
     }
-    Ok(value::list(out))
+    Ok(out)
 }

@@ -1,11 +1,14 @@
 //! Digests and encodings.
 
 use minijinja::value::Value;
+use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 use super::Filter;
 use crate::fault::{self, Result};
 use crate::runtime::Call;
+use crate::value::{View, view};
+use crate::{budget, python};
 
 pub const FILTERS: &[(&str, Filter)] = &[
     ("b64decode", |call| {
@@ -24,6 +27,7 @@ pub const FILTERS: &[(&str, Filter)] = &[
     ("md5", |call| {
         Ok(Value::from(hex(&md5(call.input()?.as_bytes()))))
     }),
+    ("password_hash", password_hash),
     ("sha1", |call| {
         Ok(Value::from(hex(&sha1(call.input()?.as_bytes()))))
     }),
@@ -81,6 +85,85 @@ fn hash(call: &mut Call) -> Result<Value> {
     ))
 }
 
+/// SHA-crypt with a given salt. Without one Ansible draws another at every run, which would
+/// change the file at every start.
+///
+/// Without `rounds` this is crypt(3)'s default of 5,000, as Ansible has it where passlib is
+/// not installed; with passlib Ansible takes 535,000 or 656,000, so that such a template fails
+/// its proof at the build. Not here: bcrypt, which Ansible makes only with passlib, and MD5.
+fn password_hash(call: &mut Call) -> Result<Value> {
+    let View::Text(password) = view(call.value()) else {
+        return fault::fail("password_hash takes a string");
+    };
+    let kind = call.text_or(1, "hashtype", "sha512")?;
+    let salt = match call.arg(2, "salt") {
+        Some(salt) if salt.is_true() => python::defined_text(&salt)?,
+        _ => {
+            return fault::fail(
+                "without a salt `password_hash` gives another result at every start; give one with `salt=`",
+            );
+        }
+    };
+    let valid = |c: char| c.is_ascii_alphanumeric() || "./".contains(c);
+    if salt.len() > 16 || !salt.chars().all(valid) {
+        return fault::fail("a salt is at most 16 letters, digits, `.` and `/`");
+    }
+    let (id, implicit) = match kind.as_str() {
+        "sha256" | "sha256_crypt" => ('5', 535_000),
+        "sha512" | "sha512_crypt" => ('6', 656_000),
+        _ => return fault::fail("password_hash knows sha256 and sha512 here"),
+    };
+    // Ansible leaves out what it takes for the default.
+    let rounds = call
+        .integer(4, "rounds")?
+        .filter(|rounds| *rounds != 0 && *rounds != implicit);
+    let count = u32::try_from(rounds.unwrap_or(5_000)).unwrap_or(0);
+    let params = Some(count)
+        .filter(|count| *count <= 1_000_000)
+        .and_then(|count| sha_crypt::Params::new(count).ok())
+        .ok_or_else(|| fault::error("rounds are a number from 1,000 to 1,000,000"))?;
+    budget::room(count as usize * 100)?;
+    budget::spend(count as usize * 100);
+    let (password, salt_bytes) = (password.as_bytes(), salt.as_bytes());
+    let digest = match id {
+        '5' => sha_crypt::sha256_crypt(password, salt_bytes, params).to_vec(),
+        _ => sha_crypt::sha512_crypt(password, salt_bytes, params).to_vec(),
+    };
+    let shown = rounds.map_or(String::new(), |rounds| format!("rounds={rounds}$"));
+    Ok(Value::from(format!(
+        "${id}${shown}{salt}${}",
+        crypt_text(&digest)
+    )))
+}
+
+/// SHA-crypt's own base64: three bytes from the three thirds of the digest at a time, whose
+/// order turns from one group to the next.
+fn crypt_text(digest: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let byte = |at: usize| u32::from(digest.get(at).copied().unwrap_or(0));
+    let mut out = String::new();
+    let mut write = |mut word: u32, count: usize| {
+        for _ in 0..count {
+            out.push(LETTERS[(word & 63) as usize] as char);
+            word >>= 6;
+        }
+    };
+    let third = digest.len() / 3;
+    let (mut a, mut b, mut c) = (0, third, 2 * third);
+    for _ in 0..third {
+        write(byte(a) << 16 | byte(b) << 8 | byte(c), 4);
+        (a, b, c) = match digest.len() {
+            64 => (b + 1, c + 1, a + 1),
+            _ => (c + 1, a + 1, b + 1),
+        };
+    }
+    match digest.len() {
+        64 => write(byte(63), 2),
+        _ => write(byte(31) << 8 | byte(30), 3),
+    }
+    out
+}
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 fn encode(bytes: &[u8]) -> String {
@@ -128,56 +211,20 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     (count % 4 == 0).then_some(out)
 }
 
-/// Padding of MD5 and SHA-1; they differ in the order of the length's bytes.
-fn padded(data: &[u8], little: bool) -> Vec<u8> {
+/// MD5's padding.
+fn padded(data: &[u8]) -> Vec<u8> {
     let bits = (data.len() as u64).wrapping_mul(8);
     let mut out = data.to_vec();
     out.push(0x80);
     while out.len() % 64 != 56 {
         out.push(0);
     }
-    out.extend(if little {
-        bits.to_le_bytes()
-    } else {
-        bits.to_be_bytes()
-    });
+    out.extend(bits.to_le_bytes());
     out
 }
 
-/// RFC 3174.
 fn sha1(data: &[u8]) -> Vec<u8> {
-    let mut h: [u32; 5] = [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0];
-    for block in padded(data, false).chunks_exact(64) {
-        let mut w = [0u32; 80];
-        for (word, bytes) in w.iter_mut().zip(block.chunks_exact(4)) {
-            *word = bytes
-                .iter()
-                .fold(0, |word, byte| word << 8 | u32::from(*byte));
-        }
-        for t in 16..80 {
-            w[t] = (w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16]).rotate_left(1);
-        }
-        let [mut a, mut b, mut c, mut d, mut e] = h;
-        for (t, word) in w.iter().enumerate() {
-            let (f, k) = match t {
-                0..20 => (b & c | !b & d, 0x5a827999),
-                20..40 => (b ^ c ^ d, 0x6ed9eba1),
-                40..60 => (b & c | b & d | c & d, 0x8f1bbcdc),
-                _ => (b ^ c ^ d, 0xca62c1d6u32),
-            };
-            let next = a
-                .rotate_left(5)
-                .wrapping_add(f)
-                .wrapping_add(e)
-                .wrapping_add(k)
-                .wrapping_add(*word);
-            (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
-        }
-        for (sum, value) in h.iter_mut().zip([a, b, c, d, e]) {
-            *sum = sum.wrapping_add(value);
-        }
-    }
-    h.iter().flat_map(|word| word.to_be_bytes()).collect()
+    Sha1::digest(data).to_vec()
 }
 
 /// RFC 1321.
@@ -189,7 +236,7 @@ fn md5(data: &[u8]) -> Vec<u8> {
         [6, 10, 15, 21],
     ];
     let mut state: [u32; 4] = [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476];
-    for block in padded(data, true).chunks_exact(64) {
+    for block in padded(data).chunks_exact(64) {
         let mut words = [0u32; 16];
         for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
             *word = bytes

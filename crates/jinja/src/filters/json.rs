@@ -4,9 +4,9 @@ use minijinja::value::Value;
 
 use super::Filter;
 use crate::fault::{self, Result};
-use crate::python;
 use crate::runtime::Call;
 use crate::value::{self, View, view};
+use crate::{budget, python};
 
 pub const FILTERS: &[(&str, Filter)] = &[
     ("from_json", |call| {
@@ -78,6 +78,7 @@ fn dump(call: &mut Call, indent: Option<Value>, sort: bool) -> Result<Value> {
         sort,
         ascii,
     };
+    python::check_defined(call.value(), 0)?;
     writer.value(call.value(), 0)?;
     Ok(Value::from(writer.out))
 }
@@ -108,6 +109,7 @@ pub fn quoted(text: &str, ascii: bool, out: &mut String) {
 impl Writer {
     fn newline(&mut self, level: usize) {
         if let Some(indent) = &self.indent {
+            budget::spend(indent.len() * level);
             self.out.push('\n');
             self.out.push_str(&indent.repeat(level));
         }
@@ -117,13 +119,17 @@ impl Writer {
         if level > python::MAX_DEPTH {
             return fault::fail("a value is nested too deeply");
         }
+        budget::check()?;
         match view(value) {
             View::Undefined => return Err(fault::undefined()),
             View::None => self.out.push_str("null"),
             View::Bool(value) => self.out.push_str(if value { "true" } else { "false" }),
             View::Int(value) => self.out.push_str(&value.to_string()),
             View::Float(value) => self.out.push_str(&number(value)),
-            View::Text(text) => quoted(&text, self.ascii, &mut self.out),
+            View::Text(text) => {
+                budget::spend(text.len());
+                quoted(&text, self.ascii, &mut self.out);
+            }
             View::DateTime(_) => {
                 let text = python::text(value).replacen(' ', "T", 1);
                 quoted(&text, self.ascii, &mut self.out);

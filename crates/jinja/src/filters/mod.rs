@@ -1,11 +1,12 @@
 //! The filters: one table, and a module for each kind of data.
 
-mod data;
+pub mod data;
 mod hash;
 pub mod json;
 mod net;
 mod numbers;
 mod paths;
+pub mod random;
 pub mod regex;
 mod sequences;
 mod strings;
@@ -18,13 +19,14 @@ use crate::runtime::Call;
 
 pub type Filter = fn(&mut Call) -> Result<Value>;
 
-const TABLES: [&[(&str, Filter)]; 10] = [
+const TABLES: [&[(&str, Filter)]; 11] = [
     data::FILTERS,
     hash::FILTERS,
     json::FILTERS,
     net::FILTERS,
     numbers::FILTERS,
     paths::FILTERS,
+    random::FILTERS,
     regex::FILTERS,
     sequences::FILTERS,
     strings::FILTERS,
@@ -75,6 +77,7 @@ pub fn plain(name: &str) -> &str {
         "ansible.legacy.",
         "ansible.utils.",
         "ansible.netcommon.",
+        "community.general.",
     ]
     .iter()
     .find_map(|prefix| name.strip_prefix(prefix))

@@ -13,6 +13,38 @@ pub const FILTERS: &[(&str, Filter)] = &[
         let text = call.input()?;
         Ok(Value::from(text.rsplit('/').next().unwrap_or_default()))
     }),
+    ("commonpath", |call| {
+        let paths: Vec<String> = call
+            .items()?
+            .iter()
+            .map(|path| python::defined_text(path).map(|path| normal_parts(&path)))
+            .collect::<Result<_>>()?;
+        let Some(first) = paths.first() else {
+            return fault::fail("commonpath takes at least one path");
+        };
+        let absolute = first.starts_with('/');
+        if paths.iter().any(|path| path.starts_with('/') != absolute) {
+            return fault::fail("absolute and relative paths have nothing in common");
+        }
+        let split = |path: &str| -> Vec<String> {
+            path.split('/')
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let mut common = split(first);
+        for path in &paths[1..] {
+            let parts = split(path);
+            let same = common
+                .iter()
+                .zip(&parts)
+                .take_while(|(a, b)| a == b)
+                .count();
+            common.truncate(same);
+        }
+        let root = if absolute { "/" } else { "" };
+        Ok(Value::from(format!("{root}{}", common.join("/"))))
+    }),
     ("dirname", |call| Ok(Value::from(dirname(&call.input()?)))),
     ("expanduser", |call| {
         let text = call.input()?;
@@ -23,6 +55,24 @@ pub const FILTERS: &[(&str, Filter)] = &[
             }
             _ => Ok(Value::from(text)),
         }
+    }),
+    ("expandvars", |call| {
+        let text = call.input()?;
+        match text.contains('$') {
+            true => fault::fail("expandvars reads the environment of who runs Ansible"),
+            false => Ok(Value::from(text)),
+        }
+    }),
+    ("normpath", |call| {
+        let text = call.input()?;
+        Ok(Value::from(match text.as_str() {
+            "" => ".".to_owned(),
+            // POSIX leaves two slashes at the start alone.
+            text if text.starts_with("//") && !text.starts_with("///") => {
+                format!("/{}", normal(text))
+            }
+            text => normal(text),
+        }))
     }),
     ("path_join", |call| {
         let parts: Vec<String> = match python::sequence(call.value()) {
@@ -87,7 +137,48 @@ pub const FILTERS: &[(&str, Filter)] = &[
         ]))
     }),
     ("urlsplit", urlsplit),
+    ("win_basename", |call| {
+        let text = call.input()?;
+        let (_, path) = drive(&text)?;
+        Ok(Value::from(
+            path.rsplit(['/', '\\']).next().unwrap_or_default(),
+        ))
+    }),
+    ("win_dirname", |call| {
+        let text = call.input()?;
+        let (drive, path) = drive(&text)?;
+        let head = &path[..path.rfind(['/', '\\']).map_or(0, |at| at + 1)];
+        let trimmed = head.trim_end_matches(['/', '\\']);
+        let head = if trimmed.is_empty() { head } else { trimmed };
+        Ok(Value::from(format!("{drive}{head}")))
+    }),
+    ("win_splitdrive", |call| {
+        let text = call.input()?;
+        let (drive, path) = drive(&text)?;
+        Ok(value::tuple(vec![Value::from(drive), Value::from(path)]))
+    }),
 ];
+
+/// `C:` and the rest.
+fn drive(path: &str) -> Result<(&str, &str)> {
+    if path.starts_with(r"\\") || path.starts_with("//") {
+        return fault::fail("a Windows share is not supported");
+    }
+    match path.char_indices().nth(1) {
+        Some((at, ':')) => Ok(path.split_at(at + 1)),
+        _ => Ok(("", path)),
+    }
+}
+
+/// A path without `.` and empty parts.
+fn normal_parts(path: &str) -> String {
+    let root = if path.starts_with('/') { "/" } else { "" };
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    format!("{root}{}", parts.join("/"))
+}
 
 fn dirname(path: &str) -> String {
     let head = &path[..path.rfind('/').map_or(0, |at| at + 1)];

@@ -1,13 +1,16 @@
 //! Python's `re`.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use fancy_regex::{Captures, Regex};
 use minijinja::value::Value;
 
 use super::Filter;
 use crate::fault::{self, Result};
-use crate::python;
 use crate::runtime::Call;
 use crate::value;
+use crate::{budget, python};
 
 pub const FILTERS: &[(&str, Filter)] = &[
     ("regex_escape", escape),
@@ -25,8 +28,26 @@ pub fn compile(pattern: &str, ignore_case: bool, multiline: bool) -> Result<Rege
     if multiline {
         flags.push_str("(?m)");
     }
-    Regex::new(&(flags + &translate(pattern, multiline)))
-        .map_err(|_| fault::error("a regular expression that is not understood"))
+    let pattern = flags + &translate(pattern, multiline);
+    COMPILED.with_borrow_mut(|compiled| {
+        if let Some(regex) = compiled.get(&pattern) {
+            return Ok(regex.clone());
+        }
+        // Compiling takes some hundred times as long as matching.
+        budget::spend(50_000);
+        budget::check()?;
+        let regex = Regex::new(&pattern)
+            .map_err(|_| fault::error("a regular expression that is not understood"))?;
+        if compiled.len() >= 64 {
+            compiled.clear();
+        }
+        compiled.insert(pattern, regex.clone());
+        Ok(regex)
+    })
+}
+
+thread_local! {
+    static COMPILED: RefCell<HashMap<String, Regex>> = RefCell::default();
 }
 
 /// What Python and the regex crate write differently.
@@ -180,7 +201,10 @@ fn replace(call: &mut Call) -> Result<Value> {
             continue;
         };
         out.push_str(&text[end..whole.start()]);
+        let before = out.len();
         expand(&replacement, &captures, &mut out)?;
+        budget::spend(out.len() - before);
+        budget::check()?;
         end = whole.end();
     }
     out.push_str(&text[end..]);

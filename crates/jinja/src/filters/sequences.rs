@@ -8,7 +8,7 @@ use super::Filter;
 use crate::fault::{self, Result};
 use crate::runtime::Call;
 use crate::value::{self, Items, View, view};
-use crate::{methods, python};
+use crate::{budget, methods, python};
 
 pub const FILTERS: &[(&str, Filter)] = &[
     ("batch", batch),
@@ -52,9 +52,6 @@ pub const FILTERS: &[(&str, Filter)] = &[
     ("min", |call| extreme(call, Ordering::Less)),
     ("permutations", permutations),
     ("product", product),
-    ("random", |_| {
-        fault::fail("`random` gives another result at every start; set a value instead")
-    }),
     ("reject", |call| select(call, false, false)),
     ("rejectattr", |call| select(call, true, false)),
     ("reverse", |call| match view(call.value()) {
@@ -67,9 +64,6 @@ pub const FILTERS: &[(&str, Filter)] = &[
     }),
     ("select", |call| select(call, false, true)),
     ("selectattr", |call| select(call, true, true)),
-    ("shuffle", |_| {
-        fault::fail("`shuffle` gives another result at every start; set a value instead")
-    }),
     ("slice", slice),
     ("sort", sort),
     ("sum", sum),
@@ -115,7 +109,7 @@ pub const FILTERS: &[(&str, Filter)] = &[
 const MAX_ITEMS: usize = 1_000_000;
 
 fn has(items: &[Value], item: &Value) -> bool {
-    items.iter().any(|other| python::equal(other, item))
+    !budget::exhausted() && items.iter().any(|other| python::equal(other, item))
 }
 
 fn other(call: &Call) -> Result<Vec<Value>> {
@@ -395,7 +389,7 @@ fn join(call: &mut Call) -> Result<Value> {
             .map_or_else(|| item.clone(), |attribute| methods::path(&item, attribute));
         parts.push(python::defined_text(&item)?);
     }
-    Ok(Value::from(parts.join(&separator)))
+    methods::joined(&parts, &separator).map(Value::from)
 }
 
 fn map(call: &mut Call) -> Result<Value> {

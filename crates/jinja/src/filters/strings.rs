@@ -4,10 +4,9 @@ use minijinja::value::Value;
 
 use super::Filter;
 use crate::fault::{self, Result};
-use crate::methods;
-use crate::python;
 use crate::runtime::Call;
 use crate::value::{self, View, view};
+use crate::{budget, methods, python};
 use crate::{format, time};
 
 pub const FILTERS: &[(&str, Filter)] = &[
@@ -35,15 +34,19 @@ pub const FILTERS: &[(&str, Filter)] = &[
     ("lower", |call| {
         Ok(Value::from(call.input()?.to_lowercase()))
     }),
+    ("pprint", |call| {
+        let sorted = sorted(call.value(), 0)?;
+        let text = python::repr(&sorted);
+        // What does not fit a line is broken by rules of its own.
+        match text.chars().count() <= 80 {
+            true => Ok(Value::from(text)),
+            false => fault::fail("pprint of more than one line is not supported"),
+        }
+    }),
     ("quote", quote),
     ("replace", |call| {
         let (text, old, new) = (call.input()?, call.text(1, "old")?, call.text(2, "new")?);
-        Ok(Value::from(match call.integer(3, "count")? {
-            Some(count) if count >= 0 => {
-                text.replacen(&old, &new, usize::try_from(count).unwrap_or(usize::MAX))
-            }
-            _ => text.replace(&old, &new),
-        }))
+        methods::replace(&text, &old, &new, call.integer(3, "count")?).map(Value::from)
     }),
     ("safe", |call| Ok(Value::from(call.input()?))),
     ("split", |call| {
@@ -114,7 +117,53 @@ pub const FILTERS: &[(&str, Filter)] = &[
         ))
     }),
     ("wordwrap", wordwrap),
+    ("xmlattr", |call| {
+        let View::Dict(items) = view(call.value()) else {
+            return fault::fail("xmlattr takes a dict");
+        };
+        let mut parts = Vec::new();
+        for (key, item) in items.get() {
+            if item.is_none() || value::is_missing(&item) {
+                continue;
+            }
+            let key = python::text(&key);
+            if key.contains(|c: char| c.is_whitespace() || "/>=".contains(c)) {
+                return fault::fail("a name of an attribute holds a character that it cannot");
+            }
+            let item = python::defined_text(&item)?;
+            parts.push(format!("{}=\"{}\"", escaped(&key), escaped(&item)));
+        }
+        let text = parts.join(" ");
+        let space = call.flag(1, "autospace", true)? && !text.is_empty();
+        Ok(Value::from(if space { format!(" {text}") } else { text }))
+    }),
 ];
+
+/// With the keys of dicts in order.
+fn sorted(value: &Value, depth: usize) -> Result<Value> {
+    if depth > python::MAX_DEPTH {
+        return fault::fail("a value is nested too deeply");
+    }
+    let all = |items: &[Value]| -> Result<Vec<Value>> {
+        items.iter().map(|item| sorted(item, depth + 1)).collect()
+    };
+    Ok(match view(value) {
+        View::List(items) => value::list(all(&items.get())?),
+        View::Tuple(items) => value::tuple(all(items.get())?),
+        View::Dict(items) => {
+            let items = items.get();
+            let mut keys: Vec<Value> = items.keys().cloned().collect();
+            methods::sort(&mut keys)?;
+            let mut out = value::Items::new();
+            for key in keys {
+                let item = sorted(items.get(&key).unwrap_or(&Value::UNDEFINED), depth + 1)?;
+                out.insert(key, item);
+            }
+            value::dict(out)
+        }
+        _ => value.clone(),
+    })
+}
 
 fn method(call: &mut Call, name: &str, args: &[Value]) -> Result<Value> {
     let text = Value::from(call.input()?);
@@ -122,14 +171,15 @@ fn method(call: &mut Call, name: &str, args: &[Value]) -> Result<Value> {
 }
 
 fn escape(call: &mut Call) -> Result<Value> {
-    let text = call.input()?;
-    Ok(Value::from(
-        text.replace('&', "&amp;")
-            .replace('>', "&gt;")
-            .replace('<', "&lt;")
-            .replace('\'', "&#39;")
-            .replace('"', "&#34;"),
-    ))
+    Ok(Value::from(escaped(&call.input()?)))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('>', "&gt;")
+        .replace('<', "&lt;")
+        .replace('\'', "&#39;")
+        .replace('"', "&#34;")
 }
 
 /// Jinja's: a word starts after white space, a dash or a bracket.
@@ -157,6 +207,7 @@ fn indent(call: &mut Call) -> Result<Value> {
         },
     };
     let (first, blank) = (call.flag(2, "first", false)?, call.flag(3, "blank", false)?);
+    budget::room((text.matches('\n').count() + 1).saturating_mul(width.len() + 24))?;
     // Jinja adds the newline itself, so that the last line counts.
     let text = text + "\n";
     let mut out = if blank {
@@ -279,7 +330,9 @@ fn wordwrap(call: &mut Call) -> Result<Value> {
     let newline = call.text_or(3, "wrapstring", "\n")?;
     let on_hyphens = call.flag(4, "break_on_hyphens", true)?;
     let mut out = Vec::new();
-    for line in methods::lines(&call.input()?, false) {
+    let text = call.input()?;
+    budget::room(text.len().saturating_mul(newline.len() + 24))?;
+    for line in methods::lines(&text, false) {
         out.push(wrap(&line, width, break_long, on_hyphens).join(&newline));
     }
     Ok(Value::from(out.join(&newline)))
@@ -399,6 +452,14 @@ fn comment(call: &mut Call) -> Result<Value> {
     let postfix = option("postfix", bare)?;
     let end = option("end", style_end)?;
 
+    budget::room(
+        (text.len() + 1)
+            .saturating_mul(decoration.len() + newline.len() + 1)
+            .saturating_add(
+                (count("prefix_count") + count("postfix_count"))
+                    .saturating_mul(prefix.len() + postfix.len() + newline.len()),
+            ),
+    )?;
     let mut out = String::new();
     if !beginning.is_empty() {
         out.push_str(&format!("{beginning}{newline}"));

@@ -6,9 +6,9 @@ use serde_yaml::Value as Yaml;
 use super::Filter;
 use crate::fault::{self, Result};
 use crate::filters::regex;
-use crate::python;
 use crate::runtime::Call;
 use crate::value::{self, View, view};
+use crate::{budget, python};
 
 pub const FILTERS: &[(&str, Filter)] = &[
     ("from_yaml", |call| match view(call.value()) {
@@ -155,6 +155,9 @@ fn represent(value: &Value, flow: Flow, sort: bool, depth: usize) -> Result<Node
     if depth > python::MAX_DEPTH {
         return fault::fail("a value is nested too deeply");
     }
+    if depth == 0 {
+        python::check_defined(value, 0)?;
+    }
     let scalar = |text: String| Node::Scalar { text, plain: true };
     let style = |leaves: bool| match flow {
         Flow::Always => true,
@@ -175,8 +178,13 @@ fn represent(value: &Value, flow: Flow, sort: bool, depth: usize) -> Result<Node
             text => text.to_owned(),
         }),
         View::Text(text) => Node::Scalar {
+            // Kept, analysed and written.
+            text: {
+                budget::spend(text.len() * 4);
+                budget::check()?;
+                text.to_string()
+            },
             plain: !resolves_elsewhere(&text)?,
-            text: text.to_string(),
         },
         View::DateTime(_) => scalar(python::text(value)),
         View::Dict(items) => {
