@@ -2,13 +2,14 @@
 //! read-only view of all layers.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     os::fd::AsRawFd,
     os::unix::fs::MetadataExt,
     path::Path,
 };
 
-use contract::{Contract, Directory, Parity, Product, Setting, Unit, Volume};
+use contract::{Contract, Directory, Parity, Product, Setting, Unit, Variables, Volume};
 use recipe::Recipe;
 
 use crate::{
@@ -100,7 +101,9 @@ pub fn finish(
         if !setting.secret {
             setting.default = variables.get(&setting.variable).cloned();
         }
+        takes_its_default(name, setting)?;
     }
+    conditions_hold(&settings, &variables)?;
     let mut units = Vec::new();
     for name in capture::wanted_units(events()) {
         match resolve_unit(&view, &name)? {
@@ -220,6 +223,41 @@ fn reach(
         setting: name.to_owned(),
         reason,
     })
+}
+
+/// The reference shows the playbook's own value: an operator who writes it down again must
+/// not be refused.
+fn takes_its_default(name: &str, setting: &Setting) -> Result<()> {
+    match values::literal_default(setting).filter(|text| !text.is_empty()) {
+        Some(text) => values::convert(setting, &text)
+            .map(|_| ())
+            .map_err(|allowed| Error::Setting {
+                setting: name.to_owned(),
+                reason: format!(
+                    "the playbook's own value of `{}` is `{text}`, and it takes {allowed}",
+                    setting.variable
+                ),
+            }),
+        None => Ok(()),
+    }
+}
+
+/// Every `required_if` can be evaluated.
+fn conditions_hold(settings: &BTreeMap<String, Setting>, variables: &Variables) -> Result<()> {
+    let mut given = Variables::new();
+    for setting in settings.values().filter(|s| secrets::is_unknown(s)) {
+        given.insert(setting.variable.clone(), values::MASK.into());
+    }
+    let scope = jinja::Scope::new(&given, &[variables]);
+    for (name, setting) in settings {
+        if let Some(condition) = &setting.required_if {
+            jinja::evaluate(condition, &scope).map_err(|error| Error::Setting {
+                setting: name.clone(),
+                reason: format!("its `required_if` cannot be evaluated: {error}"),
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {

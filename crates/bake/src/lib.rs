@@ -200,7 +200,11 @@ fn read_record(place: &Path) -> Option<Record> {
 
 /// Every text of the recipe that is rendered at start.
 fn expressions(recipe: &Recipe) -> Vec<String> {
-    let mut out = Vec::new();
+    let conditions = recipe
+        .settings
+        .values()
+        .filter_map(|s| s.required_if.as_ref());
+    let mut out: Vec<String> = conditions.map(|text| format!("{{{{ {text} }}}}")).collect();
     for service in recipe.services.values() {
         out.extend(service.when.iter().map(|when| format!("{{{{ {when} }}}}")));
         if let Some(ready) = &service.ready {

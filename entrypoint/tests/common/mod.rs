@@ -115,6 +115,11 @@ impl TestBox {
         if fs::read_to_string(path).ok().as_ref() != Some(&text) {
             self.file("/usr/lib/tiffin/contract.json", &text);
         }
+        self.command_as_is(words)
+    }
+
+    /// With the contract that lies there.
+    fn command_as_is(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_entrypoint"));
         command
             .arg("--root")
@@ -130,6 +135,11 @@ impl TestBox {
     /// Runs a verb to its end.
     pub fn run(&self, words: &[&str]) -> Ended {
         Ended::of(self.command(words).output().unwrap())
+    }
+
+    /// The same, and the contract stays as it was put there.
+    pub fn run_as_is(&self, words: &[&str]) -> Ended {
+        Ended::of(self.command_as_is(words).output().unwrap())
     }
 
     pub fn start(&self) -> Running {
@@ -199,6 +209,12 @@ impl Running {
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    /// Waits for a line of `status`.
+    pub fn until(self, b: &TestBox, wanted: &str) -> Self {
+        b.wait_status(wanted);
+        self
     }
 
     /// Waits for the end, asserts that nothing is left of the box.
