@@ -9,3 +9,4 @@ mod customer;
 mod harness;
 mod hostile;
 mod operator;
+mod settings;

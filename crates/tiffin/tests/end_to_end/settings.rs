@@ -1,0 +1,274 @@
+//! Secrets in a whole box: nobody sees them, and changing a setting changes the password.
+
+use std::time::Duration;
+
+use crate::harness::*;
+
+const SECRETS: [&str; 4] = [
+    "MONGODB_PASSWORD",
+    "MONGODB_ADMIN_PASSWORD",
+    "REDIS_PASSWORD",
+    "MAIL_PASSWORD",
+];
+
+/// Looks through the box from the inside, as root: command lines of all processes,
+/// environments of all but PID 1 and the backend's (whose configuration is its environment),
+/// and what every user may read.
+const SEARCH: &str = r#"
+import os, pwd, stat, sys
+canary = sys.argv[1].encode()
+seen = 0
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if int(pid) == os.getpid():
+        continue
+    try:
+        command = open(f"/proc/{pid}/cmdline", "rb").read()
+        owner = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
+    except OSError:
+        continue
+    seen += 1
+    if canary in command:
+        print("command line of", pid, command)
+    if pid == "1" or owner == "backend":
+        continue
+    # Root here may not trace others; each user may look at its own.
+    os.seteuid(pwd.getpwnam(owner).pw_uid)
+    try:
+        if canary in open(f"/proc/{pid}/environ", "rb").read():
+            print("environment of", pid, command)
+    except OSError as error:
+        print("cannot look into", pid, command, error)
+    finally:
+        os.seteuid(0)
+print("processes:", seen, file=sys.stderr)
+for folder, folders, names in os.walk("/"):
+    folders[:] = [f for f in folders if os.path.join(folder, f) not in ("/proc", "/sys", "/usr/share", "/usr/lib")]
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_mode & 0o004 and canary in open(path, "rb").read():
+                print("world-readable", path)
+        except OSError:
+            pass
+"#;
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn no_secret_of_the_settings_is_seen_anywhere() {
+    let canary = "canary7Value0of";
+    let given: Vec<String> = SECRETS
+        .iter()
+        .map(|name| format!("{name}={canary}{name}"))
+        .collect();
+    let mut flags = Vec::new();
+    for pair in &given {
+        flags.extend(["-e", pair]);
+    }
+    flags.extend(["-e", "MAIL_USERNAME=box", "-e", "MAIL_SERVER=mail.invalid"]);
+    let container = Container::run(&flags);
+    container.round_trip();
+    container.until_healthy();
+
+    let redis = must(&mut container.exec(&["grep", "-c", canary, "/etc/redis/redis.conf"]));
+    assert_eq!(redis, "1", "the canaries are in use");
+    let mut search = container.exec(&["python3", "-c", SEARCH, canary]);
+    let out = output(&mut search);
+    let found = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && found.is_empty(),
+        "{}",
+        told(&search, &out)
+    );
+
+    let mut said = container.logs();
+    for words in [
+        &["status"][..],
+        &["status", "--json"],
+        &["logs"],
+        &["settings"],
+        &["settings", "--origin"],
+        &["settings", "--origin", "--format", "json"],
+        &["settings", "--format", "schema"],
+        &["check"],
+        &["render"],
+        &["help"],
+    ] {
+        let mut command = container.exec(&["tiffin"]);
+        said += &must(command.args(words));
+    }
+    let mut wrong = docker(&["run", "--rm"]);
+    wrong
+        .args(&flags)
+        .args(["-e", "REDIS_PORT=x", "-e", "REDIS_PASWORD=canary7Value0of"])
+        .arg(image());
+    said += &must_fail(&mut wrong, 78);
+    said += &must(&mut docker(&["image", "inspect", &image()]));
+    assert!(said.contains("mongod") && !said.contains(canary), "{said}");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn passwords_change_with_the_settings() {
+    let volume = Volume::new();
+    let mount = volume.flag();
+    let first = Container::run(&[
+        "-v",
+        &mount,
+        "-e",
+        "MONGODB_PASSWORD=first-app",
+        "-e",
+        "MONGODB_ADMIN_PASSWORD=first-admin",
+    ]);
+    let report = first.round_trip();
+    must(&mut docker(&["stop", "-t", "60", &first.name]));
+    drop(first);
+
+    let second = Container::run(&[
+        "-v",
+        &mount,
+        "-e",
+        "MONGODB_PASSWORD=second-app",
+        "-e",
+        "MONGODB_ADMIN_PASSWORD=second-admin",
+        "-e",
+        "REDIS_PASSWORD=second-redis",
+    ]);
+    let answers = || second.get(&format!("/reports/{report}")).0 == 200;
+    assert!(
+        within(Duration::from_secs(120), answers),
+        "the report is gone:\n{}",
+        second.logs()
+    );
+    second.round_trip();
+    let login = |user: &str, password: &str, database: &str| {
+        let code = format!(
+            "from pymongo import MongoClient; c = MongoClient('127.0.0.1', 27017, username='{user}', \
+             password='{password}', authSource='{database}'); print(c['{database}'].command('connectionStatus')['ok'])"
+        );
+        output(&mut second.exec(&["/opt/mongodb/venv/bin/python", "-c", &code]))
+            .status
+            .success()
+    };
+    assert!(login("admin", "second-admin", "admin") && login("backend", "second-app", "backend"));
+    assert!(
+        !login("admin", "first-admin", "admin"),
+        "the old password still works"
+    );
+    assert!(
+        !login("backend", "first-app", "backend"),
+        "the old password still works"
+    );
+    let redis = |password: &str| {
+        must(&mut second.exec(&["redis-cli", "--no-auth-warning", "-a", password, "ping"]))
+    };
+    assert_eq!(redis("second-redis"), "PONG");
+    let mode = must(&mut second.exec(&["stat", "-c", "%a %U", "/data/mongodb/administrator.hash"]));
+    assert_eq!(mode, "600 mongodb");
+
+    // Without them: nothing is generated in place of what was given.
+    drop(second);
+    let said = must_fail(docker(&["run", "--rm", "-v", &mount]).arg(image()), 78);
+    for name in [
+        "MONGODB_PASSWORD",
+        "MONGODB_ADMIN_PASSWORD",
+        "REDIS_PASSWORD",
+    ] {
+        let generated = name == "REDIS_PASSWORD";
+        assert_eq!(
+            said.contains(&format!("{name}: an earlier start was given it")),
+            !generated,
+            "{said}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn the_env_file_of_the_volume_is_read_and_what_is_lost_is_not_made_anew() {
+    let volume = Volume::new();
+    let mount = volume.flag();
+    let shell = |script: &str| {
+        let mut command = docker(&["run", "--rm", "-v", &mount, "--entrypoint", "/bin/sh"]);
+        must(command.arg(image()).args(["-c", script]))
+    };
+    shell(
+        "echo REDIS_MAXMEMORY=88mb > /data/settings.env; echo TIMEZONE=Europe/Paris >> /data/settings.env",
+    );
+    let first = Container::run(&["-v", &mount]);
+    first.until_healthy();
+    let conf = must(&mut first.exec(&["grep", "^maxmemory ", "/etc/redis/redis.conf"]));
+    assert_eq!(conf, "maxmemory 88mb");
+    let origin = must(&mut first.exec(&["tiffin", "settings", "--origin"]));
+    assert!(origin.contains("/data/settings.env, line 1"), "{origin}");
+    assert!(origin.contains("generated by an earlier start"), "{origin}");
+    drop(first);
+
+    shell("echo TIMEZONE=Europe/Pariss > /data/settings.env");
+    let said = must_fail(docker(&["run", "--rm", "-v", &mount]).arg(image()), 78);
+    assert!(said.contains("did you mean `Europe/Paris`?"), "{said}");
+    shell("rm /data/settings.env /data/.tiffin/settings.json");
+    let said = must_fail(docker(&["run", "--rm", "-v", &mount]).arg(image()), 78);
+    assert!(
+        said.contains("MONGODB_PASSWORD: /data/.tiffin/settings.json is gone"),
+        "{said}"
+    );
+    shell("rm -r /data/.tiffin");
+    let said = must_fail(docker(&["run", "--rm", "-v", &mount]).arg(image()), 78);
+    assert!(said.contains("the volume has data (/data/"), "{said}");
+}
+
+/// The schema is one, and it takes and refuses what the box does.
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn the_schema_agrees_with_the_box() {
+    let tools = std::env::var("TIFFIN_TEST_TOOLS").expect("TIFFIN_TEST_TOOLS is set by ci/e2e");
+    let dir = tempfile::tempdir().unwrap();
+    let schema = must(
+        docker(&["run", "--rm"])
+            .arg(image())
+            .args(["settings", "--format", "schema"]),
+    );
+    let path = dir.path().join("schema.json");
+    std::fs::write(&path, &schema).unwrap();
+    let check = r#"
+import json, sys
+from jsonschema import Draft202012Validator
+schema = json.load(open(sys.argv[1]))
+Draft202012Validator.check_schema(schema)
+validator = Draft202012Validator(schema)
+print(json.dumps([validator.is_valid(json.loads(line)) for line in sys.argv[2:]]))
+"#;
+    let cases = [
+        (r#"{}"#, true),
+        (
+            r#"{"REDIS_PORT": "6380", "MAIL_USE_TLS": "yes", "WEB_WORKERS": "4"}"#,
+            true,
+        ),
+        (r#"{"REDIS_PORT": "many"}"#, false),
+        (r#"{"WEB_WORKERS": "four"}"#, false),
+        (r#"{"LOG_LEVEL": "verbose"}"#, false),
+        (r#"{"MAX_UPLOAD": "250mb"}"#, false),
+        (
+            r#"{"REDIS_PASSWORD": "x", "REDIS_PASSWORD_FILE": "/run/secrets/x"}"#,
+            false,
+        ),
+    ];
+    let mut command = std::process::Command::new(format!("{tools}/bin/python"));
+    command
+        .args(["-c", check])
+        .arg(&path)
+        .args(cases.iter().map(|(text, _)| text));
+    let said: Vec<bool> = serde_json::from_str(&must(&mut command)).unwrap();
+    for ((text, good), valid) in cases.iter().zip(said) {
+        assert_eq!(*good, valid, "{text}");
+        let environment: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(text).unwrap();
+        let mut command = docker(&["run", "--rm"]);
+        for (name, value) in environment {
+            command.args(["-e", &format!("{name}={}", value.as_str().unwrap())]);
+        }
+        let checked = output(command.arg(image()).arg("check")).status.success();
+        assert_eq!(checked, *good, "{text}");
+    }
+}
