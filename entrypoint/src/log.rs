@@ -31,8 +31,87 @@ pub fn said<T>(look: impl FnOnce(&mut Lines) -> T) -> T {
     )
 }
 
+/// Set when we are called `supervisord`: messages are those of its log.
+static DAEMON: Mutex<Option<DaemonLog>> = Mutex::new(None);
+
+struct DaemonLog {
+    file: Option<std::fs::File>,
+    debug: bool,
+}
+
+/// supervisord's log file is rotated once it is this large.
+const DAEMON_LOG_LIMIT: u64 = 50 << 20;
+
+pub fn speak_as_supervisord(file: Option<&str>, level: &str) {
+    let file = file
+        .filter(|path| !path.starts_with("/dev/"))
+        .and_then(|path| {
+            if std::fs::metadata(path).is_ok_and(|meta| meta.len() > DAEMON_LOG_LIMIT) {
+                let _ = std::fs::rename(path, format!("{path}.1"));
+            }
+            std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .ok()
+        });
+    let debug = matches!(level, "debug" | "trace" | "blather");
+    *DAEMON
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(DaemonLog { file, debug });
+}
+
+/// Whether supervisord's log is to be as detailed as that.
+pub fn debugging() -> bool {
+    DAEMON
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .as_ref()
+        .is_some_and(|daemon| daemon.debug)
+}
+
+/// For supervisord's log at its level `debug`; nowhere else.
+pub fn debug(message: &str) {
+    if debugging() {
+        speak("DEBG", message);
+    }
+}
+
+/// Whether it was said in supervisord's words.
+fn speak(level: &str, message: &str) -> bool {
+    use crate::supervisord::words::Moment;
+    let mut daemon = DAEMON
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(daemon) = daemon.as_mut() else {
+        return false;
+    };
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(0);
+    let text = format!(
+        "{},{:03} {level} {message}\n",
+        Moment::of(seconds).long(),
+        now.subsec_millis()
+    );
+    said(|lines| {
+        for line in text.lines() {
+            lines.remember(0, line.as_bytes());
+        }
+    });
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    if let Some(file) = &mut daemon.file {
+        let _ = file.write_all(text.as_bytes());
+    }
+    true
+}
+
 /// `tiffin: message`, each line of it.
 pub fn say(message: &str) {
+    if speak("INFO", message) {
+        return;
+    }
     said(|lines| {
         for line in message.lines() {
             lines.remember(0, line.as_bytes());
@@ -93,6 +172,11 @@ impl Lines {
         let skip = out.len().saturating_sub(keep);
         out.drain(..skip);
         out
+    }
+
+    /// Bytes of the lines that are ended.
+    pub fn ended(&self) -> u64 {
+        self.total
     }
 
     pub fn clear(&mut self) {
@@ -170,13 +254,24 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// Takes lines and writes none.
+    pub fn closed() -> Self {
+        Queue {
+            closed: true,
+            ..Queue::default()
+        }
+    }
+
     fn push(&mut self, name: &str, line: &[u8]) {
         self.sequence += 1;
         if self.closed {
             return;
         }
-        self.bytes.extend(name.as_bytes());
-        self.bytes.extend(b" | ");
+        // Without a name it passes as it is.
+        if !name.is_empty() {
+            self.bytes.extend(name.as_bytes());
+            self.bytes.extend(b" | ");
+        }
         self.bytes.extend(line);
         self.bytes.push_back(b'\n');
     }

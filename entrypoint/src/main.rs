@@ -3,6 +3,7 @@
 mod accounts;
 mod cli;
 mod control;
+mod daemon;
 mod diff;
 mod effects;
 mod engine;
@@ -36,7 +37,11 @@ use settings::Environment;
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
-    if let Some(code) = init::called(&name, &words.collect::<Vec<_>>()) {
+    let words: Vec<_> = words.collect();
+    if let Some(code) = init::called(&name, &words) {
+        return code;
+    }
+    if let Some(code) = daemon::called(&name, &words, &Environment::of_this_process()) {
         return code;
     }
     let arguments: Vec<String> = std::env::args_os()

@@ -49,6 +49,8 @@ pub struct Plan {
     pub services: Vec<Planned>,
     /// What supervisord's configuration says of its sockets, when there is one.
     pub daemon: Option<supervisord::Daemon>,
+    /// There is no box around the programs: they run as under supervisord itself.
+    pub alone: bool,
     pub warnings: Vec<String>,
 }
 
@@ -97,6 +99,38 @@ pub fn services(
         found.extend(read_unit(unit, root, environment, warnings, daemon)?);
     }
     Ok(found)
+}
+
+/// The programs of a supervisord that is started by hand.
+pub fn programs(
+    path: &str,
+    contract: &Contract,
+    engine: &Engine<'_>,
+    root: &Root,
+    environment: &BTreeMap<String, String>,
+) -> Result<Plan> {
+    let mut warnings = Vec::new();
+    let (mut programs, daemon) =
+        read_programs(path, "supervisord", None, root, environment, &mut warnings)?;
+    for program in &mut programs {
+        // As with supervisord: all that it was given itself, then what is written.
+        let mut inherited: Vec<(String, String)> = environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        inherited.append(&mut program.environment);
+        program.environment = inherited;
+        if let (None, Ok(here)) = (&program.working_directory, std::env::current_dir()) {
+            program.working_directory = Some(services::WorkingDirectory {
+                path: here.to_string_lossy().into_owned(),
+                optional: true,
+            });
+        }
+    }
+    let mut plan = order(contract, engine, root, programs, warnings)?;
+    plan.daemon = Some(daemon);
+    plan.alone = true;
+    Ok(plan)
 }
 
 fn config(error: &services::Error) -> Failure {
@@ -156,8 +190,14 @@ fn read_unit(
     );
     match supervisord_config(&parsed.value) {
         Some(path) => {
-            let (programs, found) =
-                read_programs(&path, &parsed.value, root, environment, warnings)?;
+            let (programs, found) = read_programs(
+                &path,
+                &unit.name,
+                Some(&parsed.value),
+                root,
+                environment,
+                warnings,
+            )?;
             daemon.get_or_insert(found);
             Ok(programs)
         }
@@ -192,7 +232,8 @@ fn supervisord_config(service: &Service) -> Option<String> {
 
 fn read_programs(
     path: &str,
-    unit: &Service,
+    whose: &str,
+    unit: Option<&Service>,
     root: &Root,
     environment: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
@@ -200,10 +241,7 @@ fn read_programs(
     let text = root.read(path)?.ok_or_else(|| {
         Failure::new(
             Code::Config,
-            format!(
-                "cannot read {path}, the configuration of {}: it does not exist",
-                unit.name
-            ),
+            format!("cannot read {path}, the configuration of {whose}: it does not exist",),
         )
     })?;
     let main = supervisord::File { path, text: &text };
@@ -223,7 +261,8 @@ fn read_programs(
     let parsed = supervisord::parse(&files, environment).map_err(|e| config(&e))?;
     warnings.extend(parsed.warnings);
     let mut programs = parsed.value;
-    for program in &mut programs {
+    for (program, unit) in programs.iter_mut().zip(std::iter::repeat(unit)) {
+        let Some(unit) = unit else { continue };
         program.order = unit.order.clone();
         program.aliases.push(unit.name.clone());
         program.limits = unit.limits.clone();
@@ -431,6 +470,7 @@ fn order(
     Ok(Plan {
         services: planned,
         daemon: None,
+        alone: false,
         warnings,
     })
 }

@@ -345,6 +345,26 @@ pub fn current_directory() -> Option<OwnedFd> {
     rustix::fs::open(c".", flags, Mode::empty()).ok()
 }
 
+/// Starts this program again in the background: a session of its own, no terminal, no
+/// standard streams. `words` are its arguments.
+pub fn detach(words: &[String]) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("supervisord")
+        .args(words)
+        .arg("-n")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = || -> io::Result<()> {
+        rustix::process::setsid()?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call.
+    unsafe { command.pre_exec(child) };
+    command.spawn().map(drop)
+}
+
 /// Lets go of the terminal; whether there was one.
 pub fn leave_terminal() -> bool {
     // SAFETY: takes plain numbers and touches no memory.

@@ -6,6 +6,8 @@
 
 mod children;
 mod clients;
+mod events;
+mod fastcgi;
 mod leftovers;
 mod machine;
 #[cfg(test)]
@@ -81,10 +83,16 @@ pub struct Supervisor<'a> {
     watching_stdout: bool,
     epoll: std::os::fd::OwnedFd,
     signals: SignalFd,
-    listener: UnixListener,
+    /// `None` without a box.
+    listener: Option<UnixListener>,
     clients: Clients,
     rpc: rpc::Server,
     loaded: Option<Loaded<'a>>,
+    events: events::Events,
+    /// Without a box: as supervisord, which outlives its programs.
+    alone: bool,
+    /// How the configuration is read again without a box.
+    again: Option<&'a dyn Fn() -> Result<Plan>>,
     stop_timeout: Duration,
     /// Everything stops, until then at the latest.
     ending: Option<Instant>,
@@ -116,9 +124,14 @@ impl<'a> Supervisor<'a> {
             gid: rustix::process::getegid().as_raw(),
             mode,
         };
-        root.directory("/run/tiffin", me(0o755))?;
-        root.directory("/run/tiffin/notify", me(0o711))?;
-        let listener = control_socket(root)?;
+        let alone = plan.alone;
+        let listener = if alone {
+            None
+        } else {
+            root.directory("/run/tiffin", me(0o755))?;
+            root.directory("/run/tiffin/notify", me(0o711))?;
+            Some(control_socket(root)?)
+        };
         let accounts = Accounts::read(root)?;
         let now = Instant::now();
         let mut slots = Vec::with_capacity(plan.services.len());
@@ -136,7 +149,9 @@ impl<'a> Supervisor<'a> {
                 .map_err(|e| internal("watch a descriptor", &e))
         };
         add(signals.as_fd(), SIGNALS)?;
-        add(listener.as_fd(), CONTROL)?;
+        if let Some(listener) = &listener {
+            add(listener.as_fd(), CONTROL)?;
+        }
         for (at, socket) in rpc.sockets().enumerate() {
             add(socket, RPC_SOCKET << KIND | at as u64)?;
         }
@@ -170,6 +185,9 @@ impl<'a> Supervisor<'a> {
             clients: Clients::default(),
             rpc,
             loaded: None,
+            events: events::Events::default(),
+            alone,
+            again: None,
             stop_timeout,
             ending: None,
             hurried: 0,
@@ -177,6 +195,12 @@ impl<'a> Supervisor<'a> {
             announced: false,
             begun: now,
         })
+    }
+
+    /// For a supervisord without a box: how its configuration is read again.
+    pub fn rereading(mut self, plan: &'a dyn Fn() -> Result<Plan>) -> Self {
+        self.again = Some(plan);
+        self
     }
 
     pub fn run(mut self) -> Code {
@@ -192,6 +216,7 @@ impl<'a> Supervisor<'a> {
             self.clear();
             self.answer_waiting();
             self.serve_rpc();
+            self.send_events();
             self.flush_output();
             if self.is_over() {
                 break;
@@ -222,9 +247,11 @@ impl<'a> Supervisor<'a> {
                 let at = usize::try_from(token & ((1 << KIND) - 1)).unwrap_or(usize::MAX);
                 match token {
                     SIGNALS => self.read_signals(),
-                    CONTROL => self
-                        .clients
-                        .accept(&self.listener, &self.epoll, CLIENT << KIND),
+                    CONTROL => {
+                        if let Some(listener) = &self.listener {
+                            self.clients.accept(listener, &self.epoll, CLIENT << KIND);
+                        }
+                    }
                     STDOUT => {}
                     _ => match token >> KIND {
                         OUTPUT | ERRORS => self.read_output(at, false),
@@ -258,7 +285,9 @@ impl<'a> Supervisor<'a> {
             self.read_output(at, true);
         }
         self.queue.finish();
-        let _ = std::fs::remove_file(self.root.path(crate::control::SOCKET));
+        if self.listener.is_some() {
+            let _ = std::fs::remove_file(self.root.path(crate::control::SOCKET));
+        }
         self.rpc.close(self.root);
         if self.result == Code::Ok {
             say("stopped");
@@ -285,6 +314,7 @@ impl<'a> Supervisor<'a> {
                 ]
             })
             .flatten()
+            .chain(self.events.deadline())
             .min()
     }
 
@@ -329,7 +359,7 @@ impl<'a> Supervisor<'a> {
                 moved |= self.slots[at].machine.state() != state;
             }
         }
-        if self.ending.is_some() {
+        if self.ending.is_some() || self.alone {
             return;
         }
         let all_up = self
@@ -401,7 +431,12 @@ impl<'a> Supervisor<'a> {
     fn handle(&mut self, at: usize, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
+            let before = self.slots[at].machine.process_state();
             let actions = self.slots[at].machine.handle(&event, Instant::now());
+            let after = self.slots[at].machine.process_state();
+            if before != after {
+                self.state_changed(at, before, after);
+            }
             for action in actions {
                 if let Some(next) = self.act(at, action) {
                     events.push(next);
@@ -426,6 +461,10 @@ impl<'a> Supervisor<'a> {
                     signalled: false,
                     again: Instant::now(),
                 });
+            }
+            // Its own words for all of these: see `state_changed` and `note_end`.
+            Action::Say(_) | Action::Ready | Action::GaveUp(_) if self.alone => {
+                self.read_output(at, true);
             }
             Action::Say(message) => say(&format!("{}: {message}", self.slots[at].name())),
             Action::Ready => say(&format!("{} is ready", self.slots[at].name())),
@@ -484,6 +523,13 @@ impl<'a> Supervisor<'a> {
             slot.status.clear();
             slot.begins();
         }
+        if phase == Phase::Start
+            && let Err(reason) = self.prepare_socket(at)
+        {
+            self.slots[at].process.spawn_error.clone_from(&reason);
+            return Some(Event::SpawnFailed(reason));
+        }
+        let slot = &mut self.slots[at];
         match slot.spawn(phase, index, self.root, &self.accounts, self.environment) {
             Ok(pid) => {
                 let role = if phase == Phase::Start {
@@ -493,6 +539,14 @@ impl<'a> Supervisor<'a> {
                 };
                 if role == Role::Main {
                     slot.main = Some(pid);
+                    slot.process.last_pid = pid.as_raw_nonzero().get();
+                    if self.alone {
+                        let name = slot.program().map_or("", |p| &p.process);
+                        say(&format!(
+                            "spawned: '{name}' with pid {}",
+                            slot.process.last_pid
+                        ));
+                    }
                 }
                 self.processes
                     .insert(pid.as_raw_nonzero().get(), (at, role));
@@ -504,6 +558,9 @@ impl<'a> Supervisor<'a> {
                     Err(slot::NotExecutable::Missing(why) | slot::NotExecutable::Other(why)) => why,
                     Ok(()) => reason.clone(),
                 };
+                if self.alone {
+                    say(&format!("spawnerr: {}", slot.process.spawn_error));
+                }
                 Some(Event::SpawnFailed(reason))
             }
         }
@@ -514,7 +571,14 @@ impl<'a> Supervisor<'a> {
     fn read_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match info.ssi_signo {
-                SIGCHLD => self.reap(),
+                SIGCHLD => {
+                    crate::log::debug("received SIGCHLD indicating a child quit");
+                    self.reap();
+                }
+                SIGHUP if self.alone => {
+                    say("received SIGHUP indicating restart request");
+                    self.restart_all();
+                }
                 SIGHUP if self.ending.is_none() => self.reload_on_signal(),
                 SIGHUP | SIGUSR1 | SIGUSR2 => {
                     say("this signal has no meaning here; `tiffin restart NAME` restarts a service")
@@ -527,6 +591,15 @@ impl<'a> Supervisor<'a> {
     fn asked_to_stop(&mut self, signal: u32) {
         let name = services::signal_name(signal.cast_signed());
         self.hurried += 1;
+        if self.alone {
+            if self.ending.is_none() {
+                say(&format!("received {name} indicating exit request"));
+                self.end(Code::Ok);
+                // Each has its own stopwaitsecs.
+                self.ending = Some(Instant::now() + Duration::from_secs(3600));
+            }
+            return;
+        }
         if self.ending.is_none() {
             say(&format!(
                 "{name}: stopping, within {} at most",

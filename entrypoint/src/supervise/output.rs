@@ -7,6 +7,24 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::machine::Event;
 use super::slot::Stream;
 use super::{ERRORS, KIND, OUTPUT, STDOUT, Supervisor};
+use crate::log::{Queue, debug, debugging};
+
+/// As Python's repr() shows bytes.
+fn python_bytes(bytes: &[u8]) -> String {
+    let mut out = "b'".to_owned();
+    for byte in bytes {
+        match byte {
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            b'\\' | b'\'' => out.extend(['\\', char::from(*byte)]),
+            b' '..=b'~' => out.push(char::from(*byte)),
+            _ => out.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    out.push('\'');
+    out
+}
 
 impl Supervisor<'_> {
     /// Reads what is there; `last` also takes a line that is not ended.
@@ -15,6 +33,9 @@ impl Supervisor<'_> {
             return;
         };
         let name = slot.planned.service.name.clone();
+        if slot.planned.service.program.is_some() {
+            return self.read_program(at, last);
+        }
         let mut buffer = [0_u8; 64 << 10];
         for stream in std::iter::once(&mut slot.out).chain(&mut slot.errors) {
             while let Ok(count @ 1..) = rustix::io::read(&stream.reader, &mut buffer) {
@@ -26,6 +47,73 @@ impl Supervisor<'_> {
             }
             if last {
                 stream.lines.flush(&name, &mut self.queue);
+            }
+        }
+    }
+
+    /// As [`Self::read_output`], for a program: its lines may be events, and what a
+    /// listener says on its stdout is no output.
+    fn read_program(&mut self, at: usize, last: bool) {
+        let mut buffer = [0_u8; 64 << 10];
+        for channel in ["stdout", "stderr"] {
+            loop {
+                let slot = &mut self.slots[at];
+                let Some(program) = &slot.planned.service.program else {
+                    return;
+                };
+                let listens = program.listener.is_some() && channel == "stdout";
+                let log = if channel == "stdout" {
+                    &program.stdout
+                } else {
+                    &program.stderr
+                };
+                let (silent, name) = match (&log.file, self.alone) {
+                    _ if listens => (true, ""),
+                    (_, false) => (false, slot.planned.service.name.as_str()),
+                    // By its own name supervisord passes on what is to go to its terminal.
+                    (services::LogFile::Path(path), true)
+                        if path.starts_with("/dev/") || path.starts_with("/proc/self/fd/") =>
+                    {
+                        (false, "")
+                    }
+                    (_, true) => (true, ""),
+                };
+                let process = program.process.clone();
+                let stream = if channel == "stdout" {
+                    Some(&mut slot.out)
+                } else {
+                    slot.errors.as_mut()
+                };
+                let Some(stream) = stream else { break };
+                let mut nowhere = Queue::closed();
+                let queue = if silent {
+                    &mut nowhere
+                } else {
+                    &mut self.queue
+                };
+                let before = stream.lines.ended();
+                let count = rustix::io::read(&stream.reader, &mut buffer).unwrap_or(0);
+                if count > 0 {
+                    stream.lines.feed(name, &buffer[..count], queue);
+                } else if last {
+                    stream.lines.flush(name, queue);
+                }
+                let ended = usize::try_from(stream.lines.ended() - before).unwrap_or(0);
+                if ended > 0 && (log.events || debugging()) {
+                    let mut lines = stream.lines.since(before);
+                    lines.truncate(ended);
+                    let text = String::from_utf8(lines.clone())
+                        .unwrap_or_else(|_| format!("Undecodable: {}", python_bytes(&lines)));
+                    debug(&format!("'{process}' {channel} output:\n{text}"));
+                    self.log_event(at, channel, &lines);
+                }
+                if count > 0 && listens {
+                    self.listener_wrote(at, &buffer[..count]);
+                }
+                // Others have a turn too, and a full queue waits for its reader.
+                if count == 0 || !last || self.queue.is_full() {
+                    break;
+                }
             }
         }
     }

@@ -86,6 +86,9 @@ impl<'a> Supervisor<'a> {
 
     /// The configuration as the files have it now.
     pub(super) fn replan(&self) -> Result<Plan> {
+        if let Some(again) = self.again {
+            return again();
+        }
         let loaded = self.loaded()?;
         let engine = Engine::new(loaded.contract, &loaded.variables);
         let environment = &self.environment.variables;

@@ -71,6 +71,12 @@ pub struct Process {
     pub exit_status: Option<i32>,
     /// Why it did not start or did not stay.
     pub spawn_error: String,
+    /// The last end was one that its file expects, and whose process it was.
+    pub expected: bool,
+    pub last_pid: i32,
+    pub listening: super::events::Listening,
+    /// Of an `[fcgi-program]`.
+    pub socket: Option<std::rc::Rc<OwnedFd>>,
     /// Our end of its standard input, and what it has not taken yet.
     pub input: Option<OwnedFd>,
     pub unread: Vec<u8>,
@@ -204,6 +210,10 @@ impl Slot {
         };
         let shown = directory.clone();
         let (input, own_end) = match &service.program {
+            Some(program) if program.socket.is_some() => {
+                let socket = self.process.socket.as_ref();
+                (socket.and_then(|socket| socket.try_clone().ok()), None)
+            }
             Some(_) if phase == Phase::Start => {
                 let (theirs, ours) = pipe(&service.name).map_err(|failure| failure.message)?;
                 let _ = rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK);

@@ -106,7 +106,6 @@ impl Moment {
         }
     }
 
-    #[allow(dead_code, reason = "for the log of the name supervisord")]
     /// `2026-11-21 07:30:00`, as supervisord's log begins its lines.
     pub fn long(&self) -> String {
         format!(

@@ -1,7 +1,5 @@
 //! The calls of supervisord's interface, and those answers that have to wait.
 
-use std::time::Instant;
-
 use super::super::Supervisor;
 use super::super::machine::Event;
 use super::super::slot::NotExecutable;
@@ -470,11 +468,6 @@ impl Supervisor<'_> {
                 Answer::Later(pending) => *current = Some(pending),
             }
         }
-    }
-
-    /// Listeners hear of it.
-    fn remote_event(&mut self, kind: &str, data: &str) {
-        let _ = (kind, data, Instant::now());
     }
 }
 

@@ -186,7 +186,7 @@ impl Supervisor<'_> {
     }
 
     /// `supervisorctl reload`.
-    pub(super) fn restart_all(&mut self) {
+    pub(in super::super) fn restart_all(&mut self) {
         self.say_remote("everything restarts");
         self.rpc.restarting = true;
         for at in self.by_priority() {

@@ -168,6 +168,7 @@ impl Supervisor<'_> {
         slot.process.stopped = unix_time();
         slot.process.input = None;
         slot.process.unread = Vec::new();
+        slot.process.expected = expected;
         match state {
             ProcessState::Starting => {
                 slot.process.exit_status = None;
@@ -182,6 +183,22 @@ impl Supervisor<'_> {
             }
             _ => slot.process.exit_status = Some(code),
         }
+        if self.alone {
+            let slot = &self.slots[at];
+            let name = slot.program().map_or("", |p| &p.process);
+            let how = match ended {
+                Ended::Exit(code) => format!("exit status {code}"),
+                Ended::Signal(signal) => {
+                    format!("terminated by {}", services::signal_name(signal))
+                }
+            };
+            say(&match state {
+                ProcessState::Stopping => format!("stopped: {name} ({how})"),
+                ProcessState::Running if expected => format!("exited: {name} ({how}; expected)"),
+                _ => format!("exited: {name} ({how}; not expected)"),
+            });
+        }
+        self.listener_ended(at);
     }
 
     /// Writes to the standard input of a process what it takes now, and keeps the rest.
