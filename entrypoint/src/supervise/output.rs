@@ -98,14 +98,22 @@ impl Supervisor<'_> {
                 } else if last {
                     stream.lines.flush(name, queue);
                 }
-                let ended = usize::try_from(stream.lines.ended() - before).unwrap_or(0);
-                if ended > 0 && (log.events || debugging()) {
+                // A listener's protocol has lines; what others write is told as it comes.
+                let told = if listens {
+                    let ended = usize::try_from(stream.lines.ended() - before).unwrap_or(0);
                     let mut lines = stream.lines.since(before);
                     lines.truncate(ended);
-                    let text = String::from_utf8(lines.clone())
-                        .unwrap_or_else(|_| format!("Undecodable: {}", python_bytes(&lines)));
+                    lines
+                } else {
+                    buffer[..count].to_vec()
+                };
+                if !told.is_empty() && (log.events || debugging()) {
+                    let text = match std::str::from_utf8(&told) {
+                        Ok(text) => text.to_owned(),
+                        Err(_) => format!("Undecodable: {}", python_bytes(&told)),
+                    };
                     debug(&format!("'{process}' {channel} output:\n{text}"));
-                    self.log_event(at, channel, &lines);
+                    self.log_event(at, channel, &told);
                 }
                 if count > 0 && listens {
                     self.listener_wrote(at, &buffer[..count]);

@@ -331,6 +331,18 @@ impl Reader<'_> {
         group: &str,
         names: &BTreeMap<String, String>,
     ) -> Result<Service, Error> {
+        // What the program's own environment says may be used in its other keys.
+        let own_environment = match self.optional("environment", names)? {
+            Some(text) => {
+                shell::pairs(&text).map_err(|reason| self.error("environment", reason))?
+            }
+            None => Vec::new(),
+        };
+        let mut names = names.clone();
+        for (name, value) in &own_environment {
+            names.insert(format!("ENV_{name}"), value.clone());
+        }
+        let names = &names;
         let line = self
             .optional("command", names)?
             .ok_or_else(|| self.error("command", "it is missing, so there is nothing to run"))?;
@@ -358,10 +370,7 @@ impl Reader<'_> {
         environment.push(("SUPERVISOR_ENABLED".to_owned(), "1".to_owned()));
         environment.push(("SUPERVISOR_PROCESS_NAME".to_owned(), process.to_owned()));
         environment.push(("SUPERVISOR_GROUP_NAME".to_owned(), group.to_owned()));
-        if let Some(text) = self.optional("environment", names)? {
-            environment
-                .extend(shell::pairs(&text).map_err(|reason| self.error("environment", reason))?);
-        }
+        environment.extend(own_environment);
         let umask = match self.section.get("umask") {
             None => self.defaults.umask.unwrap_or(0o022),
             Some(mask) => {
