@@ -64,6 +64,7 @@ impl Error {
                     path.display()
                 ))
             }
+            Error::Image(_) => None,
             Error::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("`make setup` installs what Tiffin needs".into())
             }

@@ -13,7 +13,7 @@
 //! compressed ones. Everything in between is bounded: at most `2 N + 2` chunks are alive,
 //! plain and compressed, so about `4 N + 4` MiB: 36 MiB with 8 threads.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -285,6 +285,23 @@ fn join(
     put(&crc.sum().to_le_bytes())?;
     put(&crc.amount().to_le_bytes())?;
     Ok((hash, length))
+}
+
+/// Hashes all that is left of `from`; gives its length.
+pub(crate) fn hash_all(from: &mut impl Read, hash: &mut Sha256) -> io::Result<u64> {
+    let mut buffer = vec![0; 1 << 17];
+    let mut length = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(length),
+            Ok(count) => {
+                hash.update(&buffer[..count]);
+                length += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// `sha256:` and 64 hexadecimal digits (image-spec, descriptor.md, Digests).

@@ -55,6 +55,8 @@ pub enum Error {
     #[error("cannot use the image {image}: {reason}")]
     Image { image: String, reason: String },
     #[error(transparent)]
+    Registry(#[from] crate::registry::Problem),
+    #[error(transparent)]
     Reference(#[from] crate::InvalidReference),
 }
 
@@ -109,6 +111,7 @@ impl Error {
             Error::Blob { .. } => {
                 "remove the file and build again; it will be made anew".to_owned()
             }
+            Error::Registry(problem) => return problem.hint.clone(),
             _ => return None,
         })
     }

@@ -18,6 +18,7 @@ mod layer;
 mod progress;
 mod read;
 mod reference;
+pub mod registry;
 mod tarball;
 mod unpack;
 mod untar;

@@ -90,9 +90,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     layers.push(image::layer_from_entries(&top, &baked.blobs, epoch)?);
 
     printer.phase("archive");
-    let below = base
-        .as_ref()
-        .map(|base| &base.image.settings.config.env[..]);
+    let below = base.as_ref().map(|base| &base.settings().config.env[..]);
     let config = config(&recipe, &baked, epoch, below.unwrap_or_default());
     let file = recipe.name.rsplit('/').next().unwrap_or(&recipe.name);
     let archive = words.output.join(format!("{file}-{version}.tar"));

@@ -23,9 +23,36 @@ const EXIT_CODES: &str = "Exit codes:
 pub enum Verb {
     /// Bake the box of a recipe and write its archive.
     Build(Build),
+    /// Send an archive's image to a registry.
+    #[command(after_help = REGISTRIES)]
+    Push(Push),
     /// The first process of a sandbox.
     #[command(name = bake::sandbox::init::VERB, hide = true)]
     SandboxInit,
+}
+
+/// For `push`, and for a recipe's `base: docker://…`.
+const REGISTRIES: &str = "Environment:
+  DOCKER_CONFIG        directory of Docker's config.json, where `docker login` keeps credentials [~/.docker]
+  TIFFIN_MIRRORS       HOST=MIRROR,…: asked first when a base is pulled; `http://` before a mirror is allowed
+  TIFFIN_REGISTRY_CA   certificates of authorities, in PEM; /etc/docker/certs.d/HOST/*.crt are read anyway
+  TIFFIN_PLAIN_HTTP    HOST,…: spoken to without encryption; hosts of this machine may be anyway
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE  as usual";
+
+#[derive(Args)]
+pub struct Push {
+    /// What `tiffin build` wrote, or another OCI archive.
+    #[arg(value_name = "ARCHIVE")]
+    pub archive: PathBuf,
+    /// Where to: HOST/REPO:TAG.
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Another repository there, which may have some of the layers already.
+    #[arg(long, value_name = "REPO")]
+    pub mount_from: Option<String>,
+    /// How to show progress.
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
+    pub progress: ProgressMode,
 }
 
 #[derive(Args)]

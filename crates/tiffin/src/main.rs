@@ -5,6 +5,7 @@ mod build;
 mod cli;
 mod interrupts;
 mod printer;
+mod push;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
             interrupts::watch();
             finish(build::run(&words))
         }
+        Verb::Push(words) => finish(push::run(&words)),
     }
 }
 
@@ -37,7 +39,10 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
             } else {
                 1
             },
-            e.hint(),
+            match e {
+                bake::Error::Image(e) => e.downcast_ref::<image::Error>().and_then(|e| e.hint()),
+                e => e.hint(),
+            },
         )
     } else if let Some(e) = problem.downcast_ref::<image::Error>() {
         (1, e.hint())

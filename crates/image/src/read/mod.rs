@@ -52,6 +52,8 @@ pub struct Image {
     pub config_digest: String,
     /// `sha256:…`, unless the archive has no manifest.
     pub manifest_digest: Option<String>,
+    /// The manifest as it is written.
+    pub(crate) manifest: Option<Vec<u8>>,
     pub settings: Settings,
     /// The configuration as it is written.
     pub config: Vec<u8>,
@@ -210,7 +212,7 @@ impl Archive<'_> {
         assemble(
             self.name.clone(),
             found.names,
-            Some(found.digest),
+            Some((found.digest, found.manifest)),
             (found.config_digest, found.config, found.settings),
             files,
         )
@@ -275,6 +277,7 @@ impl Archive<'_> {
             mine.push(Candidate {
                 names: names.into_iter().collect(),
                 digest: descriptor.digest.clone(),
+                manifest: text,
                 config_digest: config.digest,
                 config: bytes,
                 settings,
@@ -314,6 +317,7 @@ impl Archive<'_> {
 struct Candidate {
     names: Vec<String>,
     digest: String,
+    manifest: Vec<u8>,
     config_digest: String,
     config: Vec<u8>,
     settings: Settings,
@@ -372,7 +376,7 @@ pub(crate) fn verify(bytes: &[u8], wanted: &str) -> Result<(), String> {
 pub(crate) fn assemble(
     name: String,
     tags: Vec<String>,
-    manifest_digest: Option<String>,
+    manifest: Option<(String, Vec<u8>)>,
     (config_digest, config, settings): (String, Vec<u8>, Settings),
     files: Vec<(Option<String>, Part)>,
 ) -> Result<Image, Error> {
@@ -400,11 +404,13 @@ pub(crate) fn assemble(
             part,
         });
     }
+    let (manifest_digest, manifest) = manifest.unzip();
     Ok(Image {
         name,
         tags,
         config_digest,
         manifest_digest,
+        manifest,
         settings,
         config,
         layers,
