@@ -94,7 +94,11 @@ pub fn percent(text: &str, values: &Value) -> Result<String> {
             _ => return fault::fail("a format with an unknown type"),
         }
     }
-    let is_mapping = matches!(view(values), View::Dict(_));
+    // Python counts the values of tuples only; lists and undefined values pass for mappings.
+    let is_mapping = matches!(
+        view(values),
+        View::Dict(_) | View::List(_) | View::Undefined
+    );
     if next.next().is_some() && !used_name && !is_mapping {
         return fault::fail("a format has fewer places than values");
     }

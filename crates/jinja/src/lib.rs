@@ -9,6 +9,7 @@
 //! No error quotes a variable's value: values may be secrets.
 
 mod budget;
+mod catalogue;
 mod dialect;
 mod fault;
 mod filters;
@@ -147,12 +148,4 @@ pub fn render_text(text: &str, scope: &Scope) -> Result<String, Error> {
     Ok(python::text(&value))
 }
 
-/// Every supported filter, test, function and lookup, as (kind, name).
-pub fn supported() -> Vec<(&'static str, String)> {
-    let mut all = Vec::new();
-    all.extend(filters::names().map(|name| ("filter", name.to_owned())));
-    all.extend(tests::names().map(|name| ("test", name.to_owned())));
-    all.extend(runtime::global_names().map(|name| ("function", name.to_owned())));
-    all.extend(lookups::names().map(|name| ("lookup", name.to_owned())));
-    all
-}
+pub use catalogue::{supported, table};

@@ -84,6 +84,19 @@ pub fn exists(value: &Value, name: &str) -> bool {
     }
 }
 
+/// All of them, as `type.method`.
+pub fn names() -> impl Iterator<Item = String> {
+    [
+        ("str", TEXT),
+        ("list", LIST),
+        ("dict", DICT),
+        ("tuple", TUPLE),
+        ("datetime", TIME),
+    ]
+    .into_iter()
+    .flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}.{name}")))
+}
+
 /// What `dict(value)` and `dict.update(value)` take.
 pub fn pairs(value: &Value) -> Result<Items> {
     if let View::Dict(items) = view(value) {
@@ -113,7 +126,7 @@ pub fn call(_: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) ->
 fn called(value: &Value, name: &str, args: &Arguments) -> Result<Value> {
     match view(value) {
         View::Undefined => Err(fault::undefined()),
-        View::Text(text) if TEXT.contains(&name) => text_method(&text, name, args),
+        View::Text(text) if TEXT.contains(&name) => text_method(value, &text, name, args),
         View::List(list) => match name {
             "append" => {
                 let item = args.need(0)?;
@@ -172,7 +185,7 @@ fn called(value: &Value, name: &str, args: &Arguments) -> Result<Value> {
             }
             "copy" => Ok(value::list(list.get())),
             "count" | "index" => counting(&list.get(), name, args),
-            _ => Err(Error::from(ErrorKind::UnknownMethod)),
+            _ => unknown(value, name),
         },
         View::Tuple(items) if TUPLE.contains(&name) => counting(items.get(), name, args),
         View::Dict(dict) => match name {
@@ -227,17 +240,62 @@ fn called(value: &Value, name: &str, args: &Arguments) -> Result<Value> {
                 );
                 Ok(dict.edit(|items| items.entry(key).or_insert(default).clone()))
             }
-            _ => Err(Error::from(ErrorKind::UnknownMethod)),
+            _ => unknown(value, name),
         },
         View::DateTime(at) => match name {
             "strftime" => Ok(Value::from(time::strftime(at, &args.text(0)?))),
             "isoformat" => Ok(Value::from(time::display(at).replacen(' ', "T", 1))),
             "timestamp" => Ok(Value::from(at.seconds as f64 + f64::from(at.micros) / 1e6)),
             "date" => Ok(Value::from(time::strftime(at, "%Y-%m-%d"))),
-            _ => Err(Error::from(ErrorKind::UnknownMethod)),
+            _ => unknown(value, name),
         },
-        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+        _ => unknown(value, name),
     }
+}
+
+/// Methods that Python has and this crate has not.
+const MISSING: &[&str] = &[
+    "as_integer_ratio",
+    "astimezone",
+    "bit_count",
+    "bit_length",
+    "combine",
+    "conjugate",
+    "ctime",
+    "dst",
+    "fromhex",
+    "fromkeys",
+    "hex",
+    "is_integer",
+    "isidentifier",
+    "isocalendar",
+    "isoweekday",
+    "isprintable",
+    "maketrans",
+    "replace",
+    "time",
+    "timetuple",
+    "timetz",
+    "to_bytes",
+    "toordinal",
+    "translate",
+    "utcoffset",
+    "weekday",
+];
+
+/// A method that the type does not have is an undefined value being called.
+fn unknown(value: &Value, name: &str) -> Result<Value> {
+    if matches!(view(value), View::Other) || name.starts_with('_') || MISSING.contains(&name) {
+        return Err(Error::from(ErrorKind::UnknownMethod));
+    }
+    let why = format!("a {} has no method `{name}`", python::type_name(value));
+    Err(fault::with_cause(
+        ErrorKind::UndefinedError,
+        fault::Cause {
+            why,
+            chain: Vec::new(),
+        },
+    ))
 }
 
 /// Python's sort: stable, and an error where values have no order.
@@ -411,7 +469,7 @@ pub fn split(text: &str, separator: Option<&str>, limit: Option<usize>) -> Vec<S
     }
 }
 
-fn text_method(text: &str, name: &str, args: &Arguments) -> Result<Value> {
+fn text_method(value: &Value, text: &str, name: &str, args: &Arguments) -> Result<Value> {
     let is = |test: fn(char) -> bool| Value::from(!text.is_empty() && text.chars().all(test));
     let stripped = || -> Result<Option<Vec<char>>> {
         match args.get(0) {
@@ -616,7 +674,7 @@ fn text_method(text: &str, name: &str, args: &Arguments) -> Result<Value> {
             text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase),
         ),
         "istitle" => Value::from(text.chars().any(char::is_alphabetic) && title(text) == text),
-        _ => return Err(Error::from(ErrorKind::UnknownMethod)),
+        _ => return unknown(value, name),
     })
 }
 

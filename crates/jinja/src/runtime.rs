@@ -17,7 +17,14 @@ use crate::{budget, filters, lookups, methods, operators, python, tests, time};
 
 type Run = fn(&mut Call) -> Result<Value>;
 
-const OPERATORS: [(&str, Run); 15] = [
+const OPERATORS: [(&str, Run); 16] = [
+    ("__macro", |call| {
+        let mut parts = std::mem::take(&mut call.args).into_iter();
+        Ok(Value::from_object(Collector {
+            inner: parts.next().unwrap_or_default(),
+            names: parts.map(|name| python::text(&name)).collect(),
+        }))
+    }),
     ("__get", get),
     ("__slice", slice),
     ("__op", operators::operate),
@@ -477,6 +484,38 @@ impl Object for Bound {
     }
 }
 
+/// A macro that collects the arguments that it does not name.
+struct Collector {
+    inner: Value,
+    names: Vec<String>,
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<macro>")
+    }
+}
+
+impl Object for Collector {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value> {
+        let (mut positional, named) = split_arguments(args);
+        let more = positional.split_off(self.names.len().min(positional.len()));
+        // `caller` is how a `call` block hands over its body.
+        let (named, unknown): (Vec<_>, Vec<_>) = named
+            .into_iter()
+            .partition(|(name, _)| self.names.contains(name) || name == "caller");
+        let mut named: Vec<(String, Value)> = named;
+        named.push(("varargs".into(), value::tuple(more)));
+        named.push(("kwargs".into(), value::dict_of(unknown)));
+        positional.push(named.into_iter().collect::<Kwargs>().into());
+        self.inner.call(state, &positional)
+    }
+}
+
 fn slice(call: &mut Call) -> Result<Value> {
     let value = call.value().clone();
     if value.is_undefined() {
@@ -528,7 +567,16 @@ fn slice(call: &mut Call) -> Result<Value> {
             ))
         }
         View::Tuple(items) => Ok(value::tuple(take(items.get()))),
-        View::Dict(_) => fault::fail("a dict cannot be sliced"),
+        View::Dict(_)
+        | View::None
+        | View::Bool(_)
+        | View::Int(_)
+        | View::Float(_)
+        | View::DateTime(_) => {
+            call.session
+                .note_missing(format!("a slice of a {}", python::type_name(&value)));
+            Ok(Value::UNDEFINED)
+        }
         _ => Ok(value::list(take(&python::iterate(&value)?))),
     }
 }

@@ -14,13 +14,24 @@ use crate::value::{View, is_missing, view};
 type Test = fn(&mut Call) -> Result<bool>;
 
 /// What looks at undefined values instead of failing on them.
-const LENIENT: [&str; 6] = [
-    "defined",
-    "undefined",
-    "string",
-    "mapping",
-    "number",
+const LENIENT: [&str; 17] = [
+    "boolean",
     "callable",
+    "defined",
+    "false",
+    "float",
+    "integer",
+    "mapping",
+    "none",
+    "number",
+    "sameas",
+    "sequence",
+    "string",
+    "true",
+    "undefined",
+    "uri",
+    "url",
+    "urn",
 ];
 
 const TESTS: &[(&str, Test)] = &[
@@ -216,6 +227,9 @@ fn scheme(text: &str) -> Option<(String, &str)> {
 }
 
 fn uri(call: &mut Call, is_url: bool) -> Result<bool> {
+    if call.value().is_undefined() {
+        return Ok(false);
+    }
     let text = call.input()?;
     let (scheme, rest) = scheme(&text).unwrap_or((String::new(), &text));
     if let Some(schemes) = call.arg(1, "schemes").filter(|schemes| schemes.is_true())

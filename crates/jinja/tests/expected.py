@@ -6,6 +6,8 @@ With --stream, reads one JSON case a line ({"template", "variables", "options",
 for comparing many templates at once. Works with ansible-core 2.14 and 2.19 alike: the
 Python that runs this decides.
 
+With --names, writes the names that this Ansible and its Jinja know, as JSON.
+
 Templates may come from anywhere, so no lookup reaches this machine: those that would run
 a command, read or write a file or ask the network answer made-up text. What they answered
 stands in "lookups", as the builder keeps it for the box.
@@ -200,12 +202,30 @@ def stream():
 
 def main():
     global folder
+    if '--names' in sys.argv:
+        return print(json.dumps(names()))
     lookup_loader.get = careful_lookup
     LookupBase.find_file_in_search_path = find_included
     with tempfile.TemporaryDirectory() as folder:
         if '--stream' in sys.argv:
             return stream()
         write_expected()
+
+
+def names():
+    from ansible.plugins import lookup
+    from ansible.plugins.filter import core, encryption, mathstuff, urls, urlsplit
+    from ansible.plugins.test import core as core_tests, files, mathstuff as math_tests, uri
+    from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_NAMESPACE
+    from jinja2.tests import TESTS
+    filters, tests = set(DEFAULT_FILTERS), set(TESTS)
+    for module in (core, encryption, mathstuff, urls, urlsplit):
+        filters.update(module.FilterModule().filters())
+    for module in (core_tests, files, math_tests, uri):
+        tests.update(module.TestModule().tests())
+    lookups = {path.stem for path in pathlib.Path(lookup.__file__).parent.glob('*.py')} - {'__init__'}
+    functions = set(DEFAULT_NAMESPACE) | {'lookup', 'query', 'q', 'now', 'undef'}
+    return {'filter': sorted(filters), 'test': sorted(tests), 'lookup': sorted(lookups), 'function': sorted(functions)}
 
 
 def write_expected():

@@ -66,7 +66,9 @@ pub fn rewrite(
 
     let mut out = String::new();
     let mut written_lines = 1;
-    for piece in &pieces {
+    let mut macros = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        let mut after = None;
         let (delimiters, code) = match &piece.kind {
             lexer::Kind::Data(text) => {
                 data(text, &mut out);
@@ -79,7 +81,20 @@ pub fn rewrite(
             }
             lexer::Kind::Block(code) => {
                 let tokens = token::tokenize(code, piece.line, false, options)?;
-                (BLOCK, statement::rewrite(&tokens, piece.line)?)
+                match statement::keyword(&tokens) {
+                    Some("macro") => {
+                        let collects = collects(&pieces[at + 1..]);
+                        let (code, wrap) = statement::macro_of(&tokens, piece.line, collects)?;
+                        macros.push(wrap);
+                        (BLOCK, code)
+                    }
+                    keyword => {
+                        if keyword == Some("endmacro") {
+                            after = macros.pop().flatten();
+                        }
+                        (BLOCK, statement::rewrite(&tokens, piece.line)?)
+                    }
+                }
             }
         };
         out.push_str(delimiters.0);
@@ -92,8 +107,31 @@ pub fn rewrite(
         out.push_str(&code);
         out.push(' ');
         out.push_str(delimiters.1);
+        if let Some(code) = after {
+            out.push_str(&format!("{} {code} {}", BLOCK.0, BLOCK.1));
+        }
     }
     Ok(Rewritten::Template(out))
+}
+
+/// Whether the macro whose body begins here takes arguments that it does not name.
+fn collects(rest: &[lexer::Piece]) -> bool {
+    let mut depth = 0;
+    for piece in rest {
+        let code = match &piece.kind {
+            lexer::Kind::Block(code) => code,
+            lexer::Kind::Variable(code) => code,
+            lexer::Kind::Data(_) => continue,
+        };
+        match code.trim_matches(|c: char| c.is_whitespace() || c == '-') {
+            word if word.starts_with("macro ") => depth += 1,
+            "endmacro" if depth == 0 => return false,
+            "endmacro" => depth -= 1,
+            _ if code.contains("varargs") || code.contains("kwargs") => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// An expression without braces.

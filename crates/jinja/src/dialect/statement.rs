@@ -4,6 +4,44 @@ use super::Malformed;
 use super::expression::{Parser, lead, literal};
 use super::token::{Spanned, Token};
 
+pub fn keyword(tokens: &[Spanned]) -> Option<&str> {
+    match tokens.first().map(|spanned| &spanned.token) {
+        Some(Token::Name(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// `macro`, and what must stand after its `endmacro`: minijinja's macros refuse arguments that
+/// they do not name, so those that collect them (`varargs`, `kwargs`) are wrapped.
+pub fn macro_of(
+    tokens: &[Spanned],
+    line: usize,
+    collects: bool,
+) -> Result<(String, Option<String>), Malformed> {
+    if !collects {
+        return Ok((rewrite(tokens, line)?, None));
+    }
+    let mut parser = Parser::new(tokens, line);
+    parser.name()?;
+    let name = parser.name()?.to_owned();
+    let (parameters, mut names) = parameters(&mut parser)?;
+    parser.end()?;
+    let all = [
+        parameters,
+        vec!["varargs=__tuple()".into(), "kwargs=__dict()".into()],
+    ]
+    .concat();
+    names.insert(0, name.clone());
+    let quoted: Vec<String> = names.iter().skip(1).map(|name| literal(name)).collect();
+    Ok((
+        format!("macro {name}({})", all.join(", ")),
+        Some(format!(
+            "set {name} = __macro({name}{})",
+            lead(&quoted.join(", "))
+        )),
+    ))
+}
+
 pub fn rewrite(tokens: &[Spanned], line: usize) -> Result<String, Malformed> {
     let mut parser = Parser::new(tokens, line);
     let keyword = parser.name()?;
@@ -174,10 +212,16 @@ fn targets(parser: &mut Parser) -> Result<String, Malformed> {
 }
 
 fn signature(parser: &mut Parser) -> Result<String, Malformed> {
+    Ok(parameters(parser)?.0.join(", "))
+}
+
+/// As they are written, and their names.
+fn parameters(parser: &mut Parser) -> Result<(Vec<String>, Vec<String>), Malformed> {
     parser.expect("(")?;
-    let mut parameters = Vec::new();
+    let (mut parameters, mut names) = (Vec::new(), Vec::new());
     while !parser.is(")") {
         let name = parser.name()?;
+        names.push(name.to_owned());
         parameters.push(match parser.skip("=") {
             true => format!("{name}={}", parser.expression()?),
             false => name.to_owned(),
@@ -187,7 +231,7 @@ fn signature(parser: &mut Parser) -> Result<String, Malformed> {
         }
     }
     parser.expect(")")?;
-    Ok(parameters.join(", "))
+    Ok((parameters, names))
 }
 
 fn template_name(parser: &mut Parser) -> Result<String, Malformed> {

@@ -14,6 +14,7 @@ mod yaml;
 
 use minijinja::value::Value;
 
+use crate::catalogue;
 use crate::fault::{self, Result};
 use crate::runtime::Call;
 
@@ -58,7 +59,12 @@ pub fn apply(full_name: &str, call: &mut Call) -> Result<Value> {
         .flat_map(|table| table.iter())
         .find(|(other, _)| *other == name)
     else {
-        return fault::fail(format!("the filter `{full_name}` is not supported"));
+        return match catalogue::reason("filter", full_name) {
+            Some(reason) => fault::fail(format!(
+                "the filter `{full_name}` is not supported: it {reason}"
+            )),
+            None => fault::fail(format!("the filter `{full_name}` is not supported")),
+        };
     };
     if call.value().is_undefined() && !LENIENT.contains(&name) {
         return Err(fault::undefined());

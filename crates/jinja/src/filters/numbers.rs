@@ -18,6 +18,7 @@ pub const FILTERS: &[(&str, Filter)] = &[
     }),
     ("bool", |call| {
         Ok(match view(call.value()) {
+            View::None if call.session.modern => Value::from(false),
             View::None => Value::from(()),
             View::Bool(value) => Value::from(value),
             View::Text(text) => Value::from(matches!(

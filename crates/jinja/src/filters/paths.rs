@@ -106,6 +106,9 @@ pub const FILTERS: &[(&str, Filter)] = &[
     ("relpath", |call| {
         let path = normal(&call.input()?);
         let start = normal(&call.text_or(1, "start", ".")?);
+        if path.starts_with('/') != start.starts_with('/') {
+            return fault::fail("relpath of a relative and an absolute path");
+        }
         let split = |path: &str| -> Vec<String> {
             path.split('/')
                 .filter(|part| !part.is_empty() && *part != ".")
@@ -213,8 +216,11 @@ fn normal(path: &str) -> String {
 }
 
 fn urlsplit(call: &mut Call) -> Result<Value> {
-    let url = call.input()?;
-    let mut rest = url.trim();
+    let url = call.input()?.replace(['\t', '\r', '\n'], "");
+    if url.starts_with(|c: char| c <= ' ') {
+        return fault::fail("a URL that begins with a blank, on which Pythons differ");
+    }
+    let mut rest = url.as_str();
     let mut scheme = String::new();
     if let Some((head, tail)) = rest.split_once(':')
         && head.starts_with(|c: char| c.is_ascii_alphabetic())

@@ -392,8 +392,16 @@ fn join(call: &mut Call) -> Result<Value> {
     methods::joined(&parts, &separator).map(Value::from)
 }
 
+/// Jinja's `map` and `select` see nothing in whatever is false.
+fn items_or_nothing(call: &Call) -> Result<Vec<Value>> {
+    match call.value().is_true() {
+        true => call.items(),
+        false => Ok(Vec::new()),
+    }
+}
+
 fn map(call: &mut Call) -> Result<Value> {
-    let items = call.items()?;
+    let items = items_or_nothing(call)?;
     let mut out = Vec::new();
     if call.args.len() < 2 {
         let attribute = call
@@ -433,7 +441,7 @@ fn select(call: &mut Call, by_attribute: bool, wanted: bool) -> Result<Value> {
         None => None,
     };
     let mut out = Vec::new();
-    for item in call.items()? {
+    for item in items_or_nothing(call)? {
         let subject = attribute
             .as_ref()
             .map_or_else(|| item.clone(), |attribute| methods::path(&item, attribute));

@@ -250,8 +250,16 @@ fn quote(call: &mut Call) -> Result<Value> {
 }
 
 fn truncate(call: &mut Call) -> Result<Value> {
-    let text = call.input()?;
     let length = call.integer(1, "length")?.unwrap_or(255).max(0) as usize;
+    if !matches!(view(call.value()), View::Text(_)) {
+        // Jinja looks at the length of whatever it is, and cuts strings only.
+        let leeway = call.integer(4, "leeway")?.unwrap_or(5).max(0) as usize;
+        return match call.items()?.len() <= length.saturating_add(leeway) {
+            true => Ok(call.value().clone()),
+            false => fault::fail("truncate takes a string"),
+        };
+    }
+    let text = call.input()?;
     let kill_words = call.flag(2, "killwords", false)?;
     let end = call.text_or(3, "end", "...")?;
     let leeway = call.integer(4, "leeway")?.unwrap_or(5).max(0) as usize;
