@@ -71,13 +71,15 @@ pub struct Use {
     pub via: Vec<String>,
 }
 
+/// `root` is read as it is when the box runs: before its first start the files that it
+/// renders, units among them, need not be there.
 pub fn explain(
     contract: &Contract,
     root: &Root,
     environment: &std::collections::BTreeMap<String, String>,
     name: &str,
 ) -> Result<Answer> {
-    let services = plan::services(contract, root, environment)?;
+    let services = plan::services(contract, root, environment);
     let services: Vec<&Service> = services.iter().collect();
     let reached: Vec<(&Template, Reach)> = contract
         .templates

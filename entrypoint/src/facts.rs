@@ -24,24 +24,53 @@ pub fn now(contract: &Contract, root: &Root) -> Variables {
     let own = all(root);
     let mut facts = Variables::new();
     for name in &contract.facts {
-        let value = match (name.as_str(), contract.variables.get(name)) {
-            // Ansible's other way to say it: `ansible_facts.hostname`.
-            ("ansible_facts", Some(Value::Object(built))) => {
-                let mut facts = built.clone();
-                for (key, value) in &mut facts {
-                    if let Some(found) = own.get(&format!("ansible_{key}")) {
-                        *value = found.clone();
-                    }
+        // Ansible's other way to say it: `ansible_facts.hostname`.
+        match name.strip_prefix("ansible_facts.") {
+            None => {
+                if let Some(value) = own.get(name) {
+                    facts.insert(name.clone(), value.clone());
                 }
-                Some(Value::Object(facts))
             }
-            (name, _) => own.get(name).cloned(),
-        };
-        if let Some(value) = value {
-            facts.insert(name.clone(), value);
+            Some(fact) => {
+                let all = facts
+                    .entry("ansible_facts")
+                    .or_insert_with(|| Value::Object(built(contract)));
+                if let (Value::Object(all), Some(value)) =
+                    (all, own.get(&format!("ansible_{fact}")))
+                {
+                    all.insert(fact.to_owned(), value.clone());
+                }
+            }
         }
     }
     facts
+}
+
+/// `ansible_facts` as it was at build. Each template may have kept the part that it needs.
+fn built(contract: &Contract) -> Variables {
+    let templates = contract
+        .templates
+        .iter()
+        .map(|template| &template.variables);
+    let mut out = Variables::new();
+    for map in templates.chain([&contract.variables]) {
+        if let Some(Value::Object(facts)) = map.get("ansible_facts") {
+            out.extend(facts.iter().map(|(k, v)| (k.clone(), literal(v))));
+        }
+    }
+    out
+}
+
+/// Values of settings are literal, so that no text needs the mark that it is.
+fn literal(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => match map.get("__ansible_unsafe") {
+            Some(text) if map.len() == 1 => text.clone(),
+            _ => map.iter().map(|(k, v)| (k.clone(), literal(v))).collect(),
+        },
+        Value::Array(items) => items.iter().map(literal).collect(),
+        other => other.clone(),
+    }
 }
 
 fn all(root: &Root) -> Variables {
@@ -550,11 +579,11 @@ mod tests {
         let contract: Contract = serde_json::from_value(json!({
             "format": contract::FORMAT,
             "product": {"name": "acme/x", "title": "X", "version": "v1"},
-            "facts": ["ansible_processor_vcpus", "ansible_facts", "ansible_kernel"],
+            "facts": ["ansible_processor_vcpus", "ansible_facts.processor_vcpus", "ansible_kernel"],
             "variables": {
                 "ansible_processor_vcpus": 64,
                 "ansible_kernel": "6.1",
-                "ansible_facts": {"processor_vcpus": 64, "kernel": "6.1"},
+                "ansible_facts": {"processor_vcpus": 64, "kernel": {"__ansible_unsafe": "6.1"}},
             },
         }))
         .unwrap();

@@ -83,22 +83,18 @@ pub fn plan(
     Ok(plan)
 }
 
-/// The box's services, in no order.
+/// The box's services, in no order, as far as their files can be read.
 pub fn services(
     contract: &Contract,
     root: &Root,
     environment: &BTreeMap<String, String>,
-) -> Result<Vec<Service>> {
-    let mut found = Vec::new();
-    for unit in contract
-        .units
-        .iter()
+) -> Vec<Service> {
+    let units = contract.units.iter();
+    units
         .filter(|unit| unit.name.ends_with(".service"))
-    {
-        let (warnings, daemon) = (&mut Vec::new(), &mut None);
-        found.extend(read_unit(unit, root, environment, warnings, daemon)?);
-    }
-    Ok(found)
+        .filter_map(|unit| read_unit(unit, root, environment, &mut Vec::new(), &mut None).ok())
+        .flatten()
+        .collect()
 }
 
 /// The programs of a supervisord that is started by hand.

@@ -205,15 +205,20 @@ pub fn secrets(
 }
 
 /// The unified difference between the files there and the rendered ones, and which differ.
+/// Before its first start a box has no files where its links lead to: `built` renders what
+/// they are without settings.
 pub fn difference(
     root: &Root,
     rendered: &[(&Template, String)],
     secrets: &Secrets,
+    built: Option<&Engine<'_>>,
 ) -> (String, Vec<String>) {
     let (mut text, mut changed) = (String::new(), Vec::new());
     for (template, new) in rendered {
         let old = root.current(&template.dest);
-        let old = old.map(|(content, _)| String::from_utf8_lossy(&content).into_owned());
+        let old = old
+            .map(|(content, _)| String::from_utf8_lossy(&content).into_owned())
+            .or_else(|| built.filter(|_| template.link)?.render(template).ok());
         let own = diff::unified(&template.dest, old.as_deref(), new, secrets);
         if !own.is_empty() || old.is_none() {
             text.push_str(&own);

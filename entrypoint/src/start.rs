@@ -186,15 +186,7 @@ pub fn render(
     let state = State::new(contract, root);
     let resolved = resolve(contract, &state, environment)?;
     let mut variables = values(contract, root, &resolved);
-    for (name, length) in &resolved.to_generate {
-        let setting = &contract.settings[name];
-        let stand_in = if settings::is_secret(setting) {
-            MASK.repeat(usize::from(*length).div_ceil(MASK.len()))
-        } else {
-            "(generated at first start)".to_owned()
-        };
-        variables.insert(setting.variable.clone(), Value::from(stand_in));
-    }
+    stand_in(contract, resolved.to_generate.keys(), &mut variables);
     if shown.diff {
         let secrets = if shown.secrets {
             Secrets::default()
@@ -202,7 +194,10 @@ pub fn render(
             files::secrets(contract, &variables, &state.kept()?.values)
         };
         let rendered = chosen(contract, &variables, &shown.paths)?;
-        let (text, _) = files::difference(root, &rendered, &secrets);
+        let mut built = facts::now(contract, root);
+        stand_in(contract, contract.settings.keys(), &mut built);
+        let built = Engine::new(contract, &built);
+        let (text, _) = files::difference(root, &rendered, &secrets, Some(&built));
         return Ok(difference(
             &text.lines().map(str::to_owned).collect::<Vec<_>>(),
         ));
@@ -222,6 +217,27 @@ pub fn render(
         }
     }
     Ok(crate::print(&out))
+}
+
+/// Something in the place of secrets, and of what is generated later, that have no value.
+fn stand_in<'n>(
+    contract: &Contract,
+    names: impl Iterator<Item = &'n String>,
+    variables: &mut Variables,
+) {
+    for name in names {
+        let setting = &contract.settings[name];
+        let text = match (settings::is_secret(setting), setting.generate) {
+            (true, Some(length)) => MASK.repeat(usize::from(length).div_ceil(MASK.len())),
+            // One that nobody gives and nothing generates is empty, as at the start.
+            (true, None) => continue,
+            (false, Some(_)) => "(generated at first start)".to_owned(),
+            (false, None) => continue,
+        };
+        variables
+            .entry(setting.variable.clone())
+            .or_insert(Value::from(text));
+    }
 }
 
 /// As diff(1): 1 when there is a difference.
@@ -265,7 +281,24 @@ pub fn explain(
     name: &str,
     json: bool,
 ) -> Result<Code> {
-    let answer = explain::explain(contract, root, &environment.variables, name)?;
+    let state = State::new(contract, root);
+    let resolved = resolve(contract, &state, environment).unwrap_or_default();
+    let mut variables = values(contract, root, &resolved);
+    stand_in(contract, contract.settings.keys(), &mut variables);
+    let engine = Engine::new(contract, &variables);
+    let texts: Vec<(&str, String)> = contract
+        .templates
+        .iter()
+        .filter(|template| !root.is_file(&template.dest))
+        .map(|template| {
+            // What a required value is missing for still says which services it is about.
+            let text = engine.render(template);
+            let text = text.unwrap_or_else(|_| template.body.clone());
+            (template.dest.as_str(), text)
+        })
+        .collect();
+    let root = root.with(texts.iter().map(|(path, text)| (*path, text.as_str())));
+    let answer = explain::explain(contract, &root, &environment.variables, name)?;
     Ok(crate::print(&if json {
         format!("{:#}\n", serde_json::json!(answer))
     } else {

@@ -162,6 +162,21 @@ fn wrong_settings_are_refused_all_at_once_and_nothing_changes() {
 }
 
 #[test]
+fn the_file_on_the_volume_is_read_again() {
+    let mut b = a_box();
+    b.environment.retain(|(name, _)| name != "PORT_FILE");
+    let running = started(&b);
+    b.file("/data/settings.env", "# the web's\nPORT=4\n");
+    b.run(&["reload"])
+        .exits(0)
+        .says("+port=4")
+        .says("web restarts");
+    b.file("/data/settings.env", "PORT=zero\n");
+    b.run(&["reload"]).exits(1).says("PORT = `zero`");
+    running.stop().exits(0);
+}
+
+#[test]
 fn a_hangup_signal_reloads_and_the_log_has_the_difference() {
     let b = a_box();
     let running = started(&b);

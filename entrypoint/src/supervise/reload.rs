@@ -170,7 +170,7 @@ impl<'a> Supervisor<'a> {
         let mut secrets = files::secrets(contract, &variables, &self.memory.kept()?.values);
         secrets.merge(loaded.secrets.clone());
         let rendered = start::chosen(contract, &variables, paths)?;
-        let (diff, changed) = files::difference(self.root, &rendered, &secrets);
+        let (diff, changed) = files::difference(self.root, &rendered, &secrets, None);
 
         let texts = rendered
             .iter()

@@ -5,6 +5,7 @@
 
 mod archive;
 mod build;
+mod changes;
 mod customer;
 mod harness;
 mod hostile;
