@@ -360,7 +360,7 @@ fn databases_of_the_customers_own_by_settings_alone() {
             "{status}"
         );
     }
-    let processes = must(&mut docker(&["top", &container.name, "-eo", "comm"]));
+    let processes = must(&mut docker(&["top", &container.name, "-eo", "pid,comm"]));
     assert!(
         !processes.contains("mongod") && !processes.contains("redis-server"),
         "{processes}"
