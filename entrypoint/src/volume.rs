@@ -223,6 +223,7 @@ impl<'a> State<'a> {
     }
 
     fn json(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
+        usable(self.root, &self.directory)?;
         let path = self.file(name);
         let Some(text) = self.root.read(&path)? else {
             return Ok(None);

@@ -107,6 +107,71 @@ fn few_processes() {
     lives(&Container::run(&["--pids-limit", "160"]));
 }
 
+/// As root of a namespace in which there is nobody else: what rootless engines give when
+/// the machine's administrator gave them no further user numbers. `dockerd --userns-remap`,
+/// which maps 65,536 of them, changes nothing for a box.
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_user_namespace_of_one_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    let never = unique("exported");
+    must(&mut docker(&["create", "--name", &never, &image()]));
+    let made = Container { name: never };
+    let unpack = format!("docker export {} | tar x -C {}", made.name, root.display());
+    must(Command::new("sh").args(["-c", &unpack]));
+    drop(made);
+
+    let log = dir.path().join("log");
+    let out = std::fs::File::create(&log).unwrap();
+    let mut unshare = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "--pid", "--fork", "--net"])
+        .args(["--kill-child", "sh", "-eu", "-c", ENGINE, "sh"])
+        .arg(&root)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().unwrap())
+        .stderr(out)
+        .spawn()
+        .unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let ready = within(Duration::from_secs(120), || {
+        said().contains("tiffin: ready after") || unshare.try_wait().unwrap().is_some()
+    });
+    let inner = must(Command::new("pgrep").args(["-P", &unshare.id().to_string()]));
+    let asked = output(
+        Command::new("nsenter")
+            .args(["--net", "--target", &inner, "sh"])
+            .arg(repository().join("examples/reference/smoke.sh"))
+            .args(["http://127.0.0.1", MONITORING])
+            .env("SMOKE_TIMEOUT", "120"),
+    );
+    must(Command::new("kill").args(["-TERM", &inner]));
+    let code = unshare.wait().unwrap().code();
+    assert!(ready && asked.status.success(), "{asked:?}\n{}", said());
+    assert!(said().contains("may not change users"), "{}", said());
+    assert_eq!(code, Some(0), "{}", said());
+}
+
+/// What an engine does between the namespaces and the first process, for the root in $1.
+const ENGINE: &str = r#"
+mount -t proc proc "$1/proc"
+mount -t tmpfs -o mode=755 tmpfs "$1/dev"
+for node in null zero full random urandom; do
+    : >"$1/dev/$node"
+    mount --bind "/dev/$node" "$1/dev/$node"
+done
+ln -s /proc/self/fd "$1/dev/fd"
+ln -s fd/0 "$1/dev/stdin"
+ln -s fd/1 "$1/dev/stdout"
+ln -s fd/2 "$1/dev/stderr"
+mkdir -m 1777 "$1/dev/shm"
+ip link set lo up
+exec chroot "$1" /usr/lib/tiffin/entrypoint
+"#;
+
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn everything_at_once() {
