@@ -184,7 +184,7 @@ fn read_unit(
             .iter()
             .map(|w| format!("{}: {w}", unit.name)),
     );
-    match supervisord_config(&parsed.value) {
+    match supervisord::config(&parsed.value) {
         Some(path) => {
             let (programs, found) = read_programs(
                 &path,
@@ -199,31 +199,6 @@ fn read_unit(
         }
         None => Ok(vec![parsed.value]),
     }
-}
-
-/// The configuration file, when the unit is supervisord's.
-fn supervisord_config(service: &Service) -> Option<String> {
-    let words = &service.commands.start.first()?.words;
-    let is_it = words
-        .iter()
-        .take(2)
-        .any(|word| word.rsplit('/').next() == Some("supervisord"));
-    if !is_it {
-        return None;
-    }
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        if word == "-c" || word == "--configuration" {
-            return words.next().cloned();
-        }
-        if let Some(path) = word
-            .strip_prefix("--configuration=")
-            .or_else(|| word.strip_prefix("-c").filter(|p| p.starts_with('/')))
-        {
-            return Some(path.to_owned());
-        }
-    }
-    Some("/etc/supervisor/supervisord.conf".to_owned())
 }
 
 fn read_programs(

@@ -144,7 +144,7 @@ pub fn lexical(path: &Path) -> PathBuf {
 /// A directory for temporary files when the root, and `/tmp` with it, is read-only: on the
 /// first volume, since uploads may be larger than memory. It is emptied.
 pub fn temporary(contract: &Contract, root: &Root) -> Result<Option<String>> {
-    if rustix::fs::access(&root.path("/tmp"), Access::WRITE_OK) != Err(Errno::ROFS) {
+    if rustix::fs::access(root.path("/tmp"), Access::WRITE_OK) != Err(Errno::ROFS) {
         return Ok(None);
     }
     let path = match contract.volumes.first() {

@@ -198,6 +198,12 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
 
 type Filter = Vec<nix::libc::sock_filter>;
 
+/// As linux/audit.h counts them.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
 /// A system call filter that answers "done" to whoever changes users or owners, without
 /// doing it.
 ///
@@ -228,14 +234,17 @@ fn pretence() -> Filter {
         c::SYS_fchown,
         c::SYS_fchownat,
     ];
-    // The call's number is the first word of struct seccomp_data. A number that means
-    // another call to a program of another architecture is of no harm: it fails there.
-    let mut filter = vec![statement(c::BPF_LD | c::BPF_W | c::BPF_ABS, 0)];
+    // Of struct seccomp_data, the call's number is the first word and the architecture that
+    // it is meant for the second. A jump says how many instructions it passes over.
+    let word = |at| statement(c::BPF_LD | c::BPF_W | c::BPF_ABS, at);
+    let jump_if = |wanted, yes: usize, no: usize| c::sock_filter {
+        jt: yes as u8,
+        jf: no as u8,
+        ..statement(c::BPF_JMP | c::BPF_JEQ | c::BPF_K, wanted)
+    };
+    let mut filter = vec![word(4), jump_if(ARCHITECTURE, 0, calls.len() + 1), word(0)];
     for (at, call) in calls.iter().enumerate() {
-        filter.push(c::sock_filter {
-            jt: (calls.len() - at) as u8,
-            ..statement(c::BPF_JMP | c::BPF_JEQ | c::BPF_K, *call as u32)
-        });
+        filter.push(jump_if(*call as u32, calls.len() - at, 0));
     }
     filter.push(statement(c::BPF_RET | c::BPF_K, c::SECCOMP_RET_ALLOW));
     // Fails with the error 0: success.

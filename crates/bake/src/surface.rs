@@ -207,12 +207,14 @@ impl Surface {
                 continue; // the start says why
             };
             let service = parsed.value;
+            let supervisor = services::supervisord::config(&service);
             let pid_file = match service.kind {
                 services::Kind::Forking { pid_file } => pid_file,
                 _ => None,
             };
+            let sockets = sockets(view, supervisor);
             let made = service.directories.into_iter().map(|d| d.path);
-            for path in made.chain(pid_file) {
+            for path in made.chain(pid_file).chain(sockets) {
                 let path = path.strip_prefix("/var").unwrap_or(&path).to_owned();
                 let Some(name) = path.strip_prefix("/run/").and_then(|p| p.split('/').next())
                 else {
@@ -250,6 +252,24 @@ impl Surface {
             }
         }
     }
+}
+
+/// Where supervisorctl is answered.
+fn sockets(view: &Sandbox, config: Option<String>) -> Vec<String> {
+    let read = |path: String| {
+        let text = String::from_utf8(view.read(&path).ok()?).ok()?;
+        let file = services::supervisord::File {
+            path: &path,
+            text: &text,
+        };
+        services::supervisord::daemon(&[file], &BTreeMap::new()).ok()
+    };
+    let servers = config.and_then(read).map(|daemon| daemon.servers);
+    let unix = |server: services::supervisord::Server| match server.address {
+        services::supervisord::Address::Unix { path, .. } => Some(path),
+        services::supervisord::Address::Inet(_) => None,
+    };
+    servers.into_iter().flatten().filter_map(unix).collect()
 }
 
 fn holds_directories_alone(view: &Sandbox, path: &str, depth: usize) -> bool {

@@ -10,12 +10,12 @@ use std::{
 use crate::harness::*;
 
 /// A recipe of one layer on the base that the reference stack has, which is in the cache.
-struct Small {
+pub struct Small {
     dir: tempfile::TempDir,
 }
 
 impl Small {
-    fn new(tasks: &str) -> Small {
+    pub fn new(tasks: &str) -> Small {
         let dir = tempfile::tempdir().unwrap();
         let small = Small { dir };
         small.write("tiffin.yaml", "name: test/small\nplaybook: site.yml\n");
@@ -26,15 +26,15 @@ impl Small {
         small
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         fs::write(self.dir.path().join(name), text).unwrap();
     }
 
-    fn dist(&self) -> PathBuf {
+    pub fn dist(&self) -> PathBuf {
         self.dir.path().join("dist")
     }
 
-    fn build(&self) -> Command {
+    pub fn build(&self) -> Command {
         let mut command = Command::new(tiffin());
         command
             .args(["build", "--version", "v1", "--file"])

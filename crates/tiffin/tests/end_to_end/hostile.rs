@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::*;
+use crate::{build::Small, harness::*};
 
 fn lives(container: &Container) {
     container.until_healthy();
@@ -21,6 +21,9 @@ fn lives(container: &Container) {
     );
     let code = must(Command::new("sh").args(["-c", &line]));
     assert_eq!(code, "400", "{}", container.logs());
+    // Its socket lies in /run too.
+    let told = must(&mut container.exec(&["supervisorctl", "status", "backend-web"]));
+    assert!(told.contains("RUNNING"), "{told}");
     must(&mut docker(&["stop", "-t", "60", &container.name]));
     let code = container.wait(Duration::from_secs(1));
     assert_eq!(code, 0, "{}", container.logs());
@@ -267,4 +270,68 @@ fn secrets_of_the_settings_reach_no_disk() {
     assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), "0");
     let search = format!("grep -r -l -a -s {secret} /data || true");
     assert_eq!(must(&mut container.exec(&["sh", "-c", &search])), "");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn what_must_be_a_real_file_is_one_and_says_what_it_needs() {
+    let small = Small::new(
+        "    - {template: {src: c.j2, dest: /etc/linked}}\n\
+         \x20   - {template: {src: c.j2, dest: /etc/real}}\n\
+         \x20   - {template: {src: c.j2, dest: /etc/cron.d/real}}\n\
+         \x20   - {template: {src: c.j2, dest: /usr/local/bin/run, mode: '0755'}}\n\
+         \x20   - {template: {src: d.j2, dest: /etc/constant}}\n",
+    );
+    let recipe = |files: &str| {
+        let text = format!(
+            "name: test/links\nplaybook: site.yml\nvariables: {{color: blue}}\nsettings: {{COLOR: {{}}}}\nfiles: {{{files}: {{link: false}}}}\n"
+        );
+        small.write("tiffin.yaml", &text);
+    };
+    small.write("c.j2", "{{ color }}\n");
+    small.write("d.j2", "always\n");
+    recipe("/etc/reel");
+    let said = must_fail(&mut small.build(), 1);
+    assert!(said.contains("/etc/reel: no template writes it"), "{said}");
+    recipe("/etc/real");
+    must(&mut small.build());
+    let tag = Tag(unique("links"));
+    must(docker(&["load", "-q", "-i"]).arg(small.dist().join("links-v1.tar")));
+    must(&mut docker(&["tag", "test/links:v1", &tag.0]));
+    must(&mut docker(&["rmi", "test/links:v1"]));
+
+    let run = |flags: &[&str], line: &str| {
+        let mut command = docker(&["run", "--rm", "-e", "COLOR=red"]);
+        command.args(flags).args([tag.0.as_str(), "sh", "-c", line]);
+        command
+    };
+    let files = "/etc/linked /etc/real /etc/cron.d/real /usr/local/bin/run /etc/constant";
+    let kinds = must(&mut run(&[], &format!("stat -c %F {files}; cat {files}")));
+    let wanted = [
+        "symbolic link",
+        "regular file",
+        "regular file",
+        "regular file",
+        "regular file",
+        "red",
+        "red",
+        "red",
+        "red",
+        "always",
+    ];
+    assert_eq!(kinds.lines().collect::<Vec<_>>(), wanted);
+    let said = must_fail(&mut run(&["--read-only"], "true"), 73);
+    assert!(
+        said.contains("hint: this file can only be changed in a writable root: run without --read-only, or leave COLOR alone"),
+        "{said}"
+    );
+}
+
+/// An image's name, removed with its test.
+struct Tag(String);
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        let _ = docker(&["rmi", "-f", &self.0]).output();
+    }
 }

@@ -123,7 +123,7 @@ impl Server {
             let _ = send(client);
         }
         for path in self.sockets.iter().filter_map(|s| s.path.as_deref()) {
-            let _ = std::fs::remove_file(root.path(path));
+            let _ = std::fs::remove_file(root.landing(path));
         }
     }
 }
@@ -135,7 +135,7 @@ fn unix(
     owner: Option<&str>,
     accounts: &Accounts,
 ) -> std::io::Result<OwnedFd> {
-    let full = root.path(path);
+    let full = root.landing(path);
     if let Some(parent) = full.parent() {
         std::fs::create_dir_all(parent)?;
     }
