@@ -64,6 +64,11 @@ pub struct Status {
     pub pid: Option<i32>,
     pub last_end: Option<String>,
     pub note: String,
+    pub description: String,
+    /// Other names that mean it: its unit's, its group's.
+    pub aliases: Vec<String>,
+    /// It starts with the box.
+    pub enabled: bool,
 }
 
 pub fn ask(root: &Root, request: &Request) -> Result<Reply> {

@@ -23,6 +23,7 @@ mod start;
 mod supervise;
 mod supervisord;
 mod sys;
+mod systemctl;
 mod validate;
 mod volume;
 
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
     let name = words.next().unwrap_or_default();
     let words: Vec<_> = words.collect();
     if let Some(code) = init::called(&name, &words) {
+        return code;
+    }
+    if let Some(code) = systemctl::called(&name, &words) {
         return code;
     }
     if let Some(code) = daemon::called(&name, &words, &Environment::of_this_process()) {

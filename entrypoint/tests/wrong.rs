@@ -116,7 +116,10 @@ fn mistakes() -> Vec<BoxedStrategy<Mistake>> {
             "LISTEN_PORT",
             "[0-9]{1,3}|[6-9][0-9]{5}|-[0-9]{4}|[a-z:/]{1,9}|tcp://10[.]0[.]0[.]1:80",
         ),
-        wrong("WORKERS", "0|6[5-9]|[1-9][0-9]{3,30}|[0-9][.][0-9]|[a-z ]{0,5}"),
+        wrong(
+            "WORKERS",
+            "0|6[5-9]|[1-9][0-9]{3,30}|[0-9][.][0-9]|[a-z ]{0,5}",
+        ),
         wrong("VERBOSE", "[2-9]|ja|nein|tru|10|"),
         wrong(
             "DATABASE_HOST",
