@@ -41,7 +41,8 @@ test-unit: setup-test build ## Unit and integration tests of all crates
 test-e2e: build ## Bake the reference stack, load it, run it, ask it
 	ci/engine run ci/e2e
 
-test-long: setup-test build ## The slow proofs: udata as a box
+test-long: setup-test build ## The slow proofs: the suites of others, udata as a box
+	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/outside
 	ci/engine run ci/e2e-udata
 
 lint: ## Formatting, clippy, shellcheck, Ansible's syntax check

@@ -301,3 +301,42 @@ fn the_upstream_client_works_unchanged() {
     client.says("shutdown", 0, "Shut down");
     running.end().exits(0);
 }
+
+#[test]
+fn ansibles_module_works_unchanged() {
+    let Some(tools) = tools() else { return };
+    let b = supervised();
+    let running = b.start();
+    let client = Client { tools, b: &b };
+    common::wait("the socket", || {
+        b.path("/run/sup.sock").exists().then_some(())
+    });
+    client.status("web", "RUNNING");
+    // A task, what it says and the state afterwards.
+    let play = |name: &str, state: &str, says: &str| {
+        let arguments = format!(
+            "name={name} state={state} username=operator password=p\u{e4}ssword supervisorctl_path={} server_url=unix://{} signal=CONT",
+            client.tools.join("bin/supervisorctl").display(),
+            b.path("/run/sup.sock").display()
+        );
+        let output = Command::new("ansible")
+            .args(["localhost", "-i", "localhost,", "-c", "local", "-o"])
+            .args(["-e", "ansible_python_interpreter=/usr/bin/python3"])
+            .args(["-m", "community.general.supervisorctl", "-a", &arguments])
+            .env("LC_ALL", "C.UTF-8")
+            .env("ANSIBLE_HOME", b.path("/ansible"))
+            .output()
+            .unwrap();
+        Ended::of(output).says(says);
+    };
+    play("web", "started", "\"changed\": false");
+    play("web", "stopped", "\"changed\": true");
+    play("web", "started", "\"changed\": true");
+    play("pair:", "restarted", "\"changed\": true");
+    play("web", "signalled", "\"changed\": true");
+    play("late", "absent", "\"changed\": true");
+    play("late", "present", "\"changed\": true");
+    play("late", "present", "\"changed\": false");
+    play("nope", "started", "FAILED");
+    running.stop().exits(0);
+}

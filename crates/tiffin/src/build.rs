@@ -86,7 +86,13 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         .map(|l| l.epoch)
         .max()
         .unwrap_or_default();
-    let top = contract_layer(&baked.contract, &baked.surface, entrypoint);
+    let mut top = contract_layer(&baked.contract, &baked.surface, entrypoint);
+    for entry in commands(&baked.layers) {
+        // A directory may be there for another reason, with an owner of its own.
+        if !top.iter().any(|other| other.path == entry.path) {
+            top.push(entry);
+        }
+    }
     layers.push(image::layer_from_entries(&top, &baked.blobs, epoch)?);
 
     printer.phase("archive");
@@ -266,6 +272,38 @@ fn contract_layer(contract: &Contract, surface: &bake::Surface, entrypoint: Vec<
         .into_iter()
         .chain(own)
         .collect()
+}
+
+/// `systemctl` and `service` for scripts in the running box, where PATH finds them first.
+/// Debian's own ones need systemd and stay as they are; one that the playbook put in the
+/// same place stays, too.
+fn commands(layers: &[bake::BakedLayer]) -> Vec<Entry> {
+    let entry = |path: &str, mode, content| Entry {
+        path: path.into(),
+        mode,
+        uid: 0,
+        gid: 0,
+        content,
+    };
+    let mut entries: Vec<Entry> = ["systemctl", "service"]
+        .into_iter()
+        .map(|name| format!("usr/local/bin/{name}"))
+        .filter(|path| {
+            layers
+                .iter()
+                .all(|layer| layer.tree.join(path).symlink_metadata().is_err())
+        })
+        .map(|path| {
+            let target = Content::Symlink("../../lib/tiffin/entrypoint".into());
+            entry(&path, 0o777, target)
+        })
+        .collect();
+    if !entries.is_empty() {
+        for directory in ["usr/local/bin", "usr/local"] {
+            entries.insert(0, entry(directory, 0o755, Content::Directory));
+        }
+    }
+    entries
 }
 
 /// `below` is the environment of the image that the recipe is put on.
