@@ -24,13 +24,16 @@ pub fn called(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     }
 }
 
+/// Options as letter and value, and the command that follows them.
+type Options<'a> = (Vec<(char, String)>, &'a [OsString]);
+
 /// Options as getopt reads them up to the first word that is none: (letter, value).
 fn options<'a>(
     words: &'a [OsString],
     long: &[(&str, char)],
     with_value: &str,
     known: &str,
-) -> Result<(Vec<(char, String)>, &'a [OsString]), String> {
+) -> Result<Options<'a>, String> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(word) = words.get(at).map(|word| word.to_string_lossy()) {
