@@ -1,8 +1,8 @@
 //! The name `supervisord`: the programs of a configuration, without a box around them.
 //!
 //! Enough for supervisord's own end-to-end tests and for scripts that start it by hand.
-//! Output of programs stays in memory for clients; files named by `*_logfile` are written
-//! only where they are the standard output or error.
+//! What clients read of a log comes from memory; files that `*_logfile` names are written
+//! for others to read, and one that is full is kept once.
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

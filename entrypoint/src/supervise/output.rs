@@ -9,6 +9,26 @@ use super::slot::Stream;
 use super::{ERRORS, KIND, OUTPUT, STDOUT, Supervisor};
 use crate::log::{Queue, debug, debugging};
 
+/// Writes to the end of a program's log file; a full one is kept once, as `.1`.
+fn append((path, limit, backups): &(String, u32, u32), bytes: &[u8]) {
+    use std::io::Write as _;
+    if bytes.is_empty() {
+        return;
+    }
+    let is_full = *limit > 0 && std::fs::metadata(path).is_ok_and(|m| m.len() > (*limit).into());
+    if is_full && *backups > 0 {
+        let _ = std::fs::rename(path, format!("{path}.1"));
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    if is_full && *backups == 0 {
+        options.append(false).write(true).truncate(true);
+    }
+    if let Ok(mut file) = options.open(path) {
+        let _ = file.write_all(bytes);
+    }
+}
+
 /// As Python's repr() shows bytes.
 fn python_bytes(bytes: &[u8]) -> String {
     let mut out = "b'".to_owned();
@@ -79,6 +99,12 @@ impl Supervisor<'_> {
                     (_, true) => (true, ""),
                 };
                 let process = program.process.clone();
+                let file = match &log.file {
+                    services::LogFile::Path(path) if !path.starts_with("/dev/") => {
+                        Some((path.clone(), log.maxbytes, log.backups))
+                    }
+                    _ => None,
+                };
                 let stream = if channel == "stdout" {
                     Some(&mut slot.out)
                 } else {
@@ -114,6 +140,9 @@ impl Supervisor<'_> {
                     };
                     debug(&format!("'{process}' {channel} output:\n{text}"));
                     self.log_event(at, channel, &told);
+                }
+                if let (true, Some(file)) = (self.alone, file) {
+                    append(&file, &buffer[..count]);
                 }
                 if count > 0 && listens {
                     self.listener_wrote(at, &buffer[..count]);
