@@ -288,7 +288,7 @@ fn join(
 }
 
 /// Hashes all that is left of `from`; gives its length.
-pub(crate) fn hash_all(from: &mut impl Read, hash: &mut Sha256) -> io::Result<u64> {
+pub(crate) fn hash_all(from: &mut (impl Read + ?Sized), hash: &mut Sha256) -> io::Result<u64> {
     let mut buffer = vec![0; 1 << 17];
     let mut length = 0;
     loop {
@@ -302,6 +302,13 @@ pub(crate) fn hash_all(from: &mut impl Read, hash: &mut Sha256) -> io::Result<u6
             Err(error) => return Err(error),
         }
     }
+}
+
+/// 64 hexadecimal digits of all that is left of `from`.
+pub fn sha256(from: &mut dyn Read) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    hash_all(from, &mut hash)?;
+    Ok(hex(hash))
 }
 
 /// `sha256:` and 64 hexadecimal digits (image-spec, descriptor.md, Digests).

@@ -26,6 +26,7 @@ mod walk;
 mod xattr;
 
 pub use archive::{Archive, write_archive};
+pub use compress::sha256;
 pub use config::{Config, Healthcheck, rfc3339};
 pub use decompress::Compression;
 pub use error::Error;
@@ -33,4 +34,5 @@ pub use layer::{Content, Entry, Layer, LayerOptions, layer_from_entries, write_l
 pub use progress::{Progress, Silent};
 pub use read::{Execution, Format, History, Image, ImageLayer, Platform, Settings};
 pub use reference::{InvalidReference, Reference};
+pub use untar::{Entry as LayerEntry, Flag};
 pub use walk::Source;

@@ -14,8 +14,9 @@ use crate::tarball::{BLOCK, padding};
 /// Of all records before one entry, as Go's archive/tar bounds them.
 const MAX_RECORDS: u64 = 1 << 20;
 
+/// What an entry of a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flag {
+pub enum Flag {
     File,
     HardLink,
     Symlink,
@@ -25,23 +26,24 @@ pub(crate) enum Flag {
     Fifo,
 }
 
+/// An entry of a layer as it is written, whiteouts included.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) path: Vec<u8>,
-    pub(crate) flag: Flag,
+pub struct Entry {
+    pub path: Vec<u8>,
+    pub flag: Flag,
     /// Of links.
-    pub(crate) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// Permission bits with setuid, setgid and sticky.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
     /// Seconds since 1970 and nanoseconds.
-    pub(crate) mtime: (i64, u32),
+    pub mtime: (i64, u32),
     /// Of the content that follows; 0 for all but files.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Major and minor number.
-    pub(crate) device: (u32, u32),
-    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub device: (u32, u32),
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// What a tar holds one after the other: after [`Reader::next`] this reads the content of

@@ -16,6 +16,7 @@ const EXIT_CODES: &str = "Exit codes:
   0    done
   1    the build failed: the message says what, why and what to do
   2    wrong usage
+  3    `diff` found a difference, or `lint` something that must not be shipped
   78   the recipe is wrong
   130  interrupted";
 
@@ -23,6 +24,12 @@ const EXIT_CODES: &str = "Exit codes:
 pub enum Verb {
     /// Bake the box of a recipe and write its archive.
     Build(Build),
+    /// Show what an archive holds.
+    Inspect(Inspect),
+    /// Tell in which layers and files two archives differ, and why.
+    Diff(Diff),
+    /// Look for what should not be in a box: secrets, identity, waste.
+    Lint(Lint),
     /// Send an archive's image to a registry.
     #[command(after_help = REGISTRIES)]
     Push(Push),
@@ -53,6 +60,29 @@ pub struct Push {
     /// How to show progress.
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
     pub progress: ProgressMode,
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    #[arg(value_name = "ARCHIVE")]
+    pub archive: PathBuf,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Diff {
+    #[arg(value_name = "A")]
+    pub one: PathBuf,
+    #[arg(value_name = "B")]
+    pub other: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Lint {
+    #[arg(value_name = "ARCHIVE")]
+    pub archive: PathBuf,
 }
 
 #[derive(Args)]

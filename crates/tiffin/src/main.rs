@@ -3,7 +3,10 @@
 mod base;
 mod build;
 mod cli;
+mod diff;
+mod inspect;
 mod interrupts;
+mod lint;
 mod printer;
 mod push;
 
@@ -21,7 +24,19 @@ fn main() -> ExitCode {
             interrupts::watch();
             finish(build::run(&words))
         }
+        Verb::Inspect(words) => finish(inspect::run(&words)),
+        Verb::Diff(words) => found(diff::run(&words)),
+        Verb::Lint(words) => found(lint::run(&words)),
         Verb::Push(words) => finish(push::run(&words)),
+    }
+}
+
+/// For verbs that look for something.
+fn found(done: anyhow::Result<bool>) -> ExitCode {
+    match done {
+        Ok(true) => ExitCode::from(3),
+        Ok(false) => ExitCode::SUCCESS,
+        Err(problem) => finish(Err(problem)),
     }
 }
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::compress::{digest, hex};
 use crate::decompress::{Bounded, Compression, plain};
-use crate::untar::Reader;
+use crate::untar::{Entry, Reader};
 use crate::{Error, Progress};
 
 pub(crate) use container::Part;
@@ -421,6 +421,38 @@ impl ImageLayer {
     /// Bytes of the blob.
     pub fn size(&self) -> u64 {
         self.part.size
+    }
+
+    /// Shows `visit` each entry with its content, in the order of the layer; `image` is the
+    /// name for errors. The blob is verified first, the content at the end.
+    ///
+    /// Gives the compression and the bytes of the tar.
+    pub fn entries(
+        &self,
+        image: &str,
+        progress: &dyn Progress,
+        visit: &mut dyn FnMut(&Entry, &mut dyn Read) -> io::Result<()>,
+    ) -> Result<(Compression, u64), Error> {
+        let wrong = |reason: String| Error::Image {
+            image: image.to_owned(),
+            reason,
+        };
+        let unreadable = |error: io::Error| {
+            wrong(format!(
+                "the layer {} cannot be read: {error}",
+                self.shown()
+            ))
+        };
+        self.read(
+            progress,
+            |reader| {
+                while let Some(entry) = reader.next().map_err(unreadable)? {
+                    visit(&entry, reader).map_err(unreadable)?;
+                }
+                Ok(())
+            },
+            wrong,
+        )
     }
 
     /// What the layer is called in errors.
