@@ -8,13 +8,15 @@
 //! CACHE/work/PID-TIME/          a build that is running, or was killed
 //! ```
 //!
-//! A layer appears under `layers/` by one rename, so it is there whole or not at all.
+//! A layer appears under `layers/` by one rename, so it is there whole or not at all. Who
+//! uses one holds a lock on its directory, so that nobody moves or removes it meanwhile;
+//! however a build ends, its locks end with it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -28,7 +30,35 @@ pub struct Cache {
     root: PathBuf,
 }
 
+/// A layer in use: it stays where it is for as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    _lock: File,
+}
+
+/// Something in the cache that can be removed alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub path: PathBuf,
+    pub kind: Kind,
+    /// On the disk.
+    pub bytes: u64,
+    pub used: SystemTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Layer,
+    /// A compressed layer.
+    Blob,
+    /// A layer of a base, as a registry gave it.
+    Pulled,
+    /// A package.
+    Download,
+}
+
 /// A build's own directory, removed when the build ends, however it ends.
+#[derive(Debug)]
 pub struct Work {
     pub path: PathBuf,
     _lock: File,
@@ -69,17 +99,7 @@ impl Cache {
         let gate = File::create(&gate_path).map_err(Error::io("make", &gate_path))?;
         flock(&gate, FlockOperation::LockExclusive)
             .map_err(|e| Error::io("lock", &gate_path)(e.into()))?;
-        for entry in fs::read_dir(&parent)
-            .map_err(Error::io("read", &parent))?
-            .flatten()
-        {
-            let lock = entry.path().join("lock");
-            let held = File::open(&lock)
-                .is_ok_and(|f| flock(&f, FlockOperation::NonBlockingLockExclusive).is_err());
-            if !held {
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
+        self.sweep()?;
         // Builds in containers that share a cache may have one process ID.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let name = format!(
@@ -96,15 +116,180 @@ impl Cache {
         Ok(Work { path, _lock: file })
     }
 
-    /// Moves a finished layer to its place. Another build may have been first: its layer stays.
-    pub fn keep(&self, made: &Path, key: &str) -> Result<PathBuf> {
+    /// Removes what killed builds have left, with the gate held; whether others are at work.
+    fn sweep(&self) -> Result<bool> {
+        let parent = self.root.join("work");
+        let mut busy = false;
+        for entry in fs::read_dir(&parent)
+            .map_err(Error::io("read", &parent))?
+            .flatten()
+        {
+            let lock = entry.path().join("lock");
+            let held = File::open(&lock)
+                .is_ok_and(|f| flock(&f, FlockOperation::NonBlockingLockExclusive).is_err());
+            busy |= held;
+            if !held {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(busy)
+    }
+
+    /// Takes the layer into use, if it is there.
+    pub fn hold(&self, key: &str) -> Option<Held> {
         let place = self.layer(key);
+        loop {
+            let dir = File::open(&place).ok()?;
+            flock(&dir, FlockOperation::LockShared).ok()?;
+            // Somebody may have moved it aside before the lock was had.
+            let (held, there) = (dir.metadata().ok()?, fs::metadata(&place).ok()?);
+            if (held.dev(), held.ino()) == (there.dev(), there.ino()) {
+                // What was used last is pruned last.
+                let _ = File::open(place.join("record.json"))
+                    .and_then(|record| record.set_modified(SystemTime::now()));
+                return Some(Held { _lock: dir });
+            }
+        }
+    }
+
+    /// Moves a finished layer to its place and takes it into use; gives where it is. One
+    /// that is there already is replaced, unless another build uses it: then `made` stays
+    /// where it is, for this build alone.
+    pub fn keep(&self, made: &Path, key: &str) -> Result<(PathBuf, Held)> {
+        let place = self.layer(key);
+        let dir = File::open(made).map_err(Error::io("open", made))?;
+        flock(&dir, FlockOperation::LockShared).map_err(|e| Error::io("lock", made)(e.into()))?;
+        let held = Held { _lock: dir };
+        if let Ok(old) = File::open(&place) {
+            if flock(&old, FlockOperation::NonBlockingLockExclusive).is_err() {
+                return Ok((made.to_owned(), held));
+            }
+            let _ = fs::rename(&place, made.with_extension("replaced"));
+        }
         match fs::rename(made, &place) {
-            Ok(()) => Ok(place),
-            Err(_) if place.join("record.json").exists() => Ok(place),
+            Ok(()) => Ok((place, held)),
+            // Another build was first.
+            Err(_) if place.join("record.json").exists() => Ok((made.to_owned(), held)),
             Err(e) => Err(Error::io("keep", place)(e)),
         }
     }
+
+    /// Everything that can be pruned, the longest unused first.
+    pub fn list(&self) -> Result<Vec<Kept>> {
+        let mut kept = Vec::new();
+        for entry in entries(&self.root.join("layers")) {
+            if entry.is_dir() {
+                let record = fs::metadata(entry.join("record.json"));
+                kept.push(Kept {
+                    kind: Kind::Layer,
+                    bytes: on_disk(&entry),
+                    used: record
+                        .and_then(|found| found.modified())
+                        .unwrap_or(SystemTime::UNIX_EPOCH),
+                    path: entry,
+                });
+            }
+        }
+        let downloads = self.root.join("downloads");
+        for (dir, kind) in [
+            (self.blobs(), Kind::Blob),
+            (self.root.join("pulled"), Kind::Pulled),
+            (downloads.join("apt"), Kind::Download),
+            (downloads.join("pip"), Kind::Download),
+        ] {
+            let mut stack = vec![dir];
+            while let Some(dir) = stack.pop() {
+                for path in entries(&dir) {
+                    let Ok(found) = fs::symlink_metadata(&path) else {
+                        continue;
+                    };
+                    if found.is_dir() {
+                        stack.push(path);
+                    } else if found.is_file() && found.len() > 0 {
+                        let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                        let bytes = found.blocks() * 512;
+                        kept.push(Kept {
+                            path,
+                            kind,
+                            bytes,
+                            used,
+                        });
+                    }
+                }
+            }
+        }
+        kept.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.path.cmp(&b.path)));
+        Ok(kept)
+    }
+
+    /// Removes what was unused longest until at most `limit` bytes are left, and gives what
+    /// was removed. Layers in use stay; while another build is at work, everything stays
+    /// that only layers are known not to be: blobs and packages.
+    pub fn prune(&self, limit: u64) -> Result<Vec<Kept>> {
+        let gate_path = self.root.join("work.lock");
+        let gate = File::create(&gate_path).map_err(Error::io("make", &gate_path))?;
+        flock(&gate, FlockOperation::LockExclusive)
+            .map_err(|e| Error::io("lock", &gate_path)(e.into()))?;
+        let busy = self.sweep()?;
+        let kept = self.list()?;
+        let mut left: u64 = kept.iter().map(|kept| kept.bytes).sum();
+        let mut removed = Vec::new();
+        for kept in kept {
+            if left <= limit {
+                break;
+            }
+            let gone = match kept.kind {
+                Kind::Layer => self.remove_layer(&kept.path),
+                _ if busy => false,
+                _ => fs::remove_file(&kept.path).is_ok(),
+            };
+            if gone {
+                left -= kept.bytes;
+                removed.push(kept);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn remove_layer(&self, place: &Path) -> bool {
+        let Ok(dir) = File::open(place) else {
+            return false;
+        };
+        if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return false;
+        }
+        // Away by one rename: a layer is there whole or not at all.
+        let name = place.file_name().unwrap_or_default();
+        let aside = self.root.join("work").join(name);
+        fs::rename(place, &aside).is_ok() && fs::remove_dir_all(&aside).is_ok()
+    }
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Bytes on the disk of everything below.
+fn on_disk(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    let below: u64 = match found.is_dir() {
+        true => entries(path).iter().map(|path| on_disk(path)).sum(),
+        false => 0,
+    };
+    // A file of several names counts once.
+    let names = if found.is_dir() {
+        1
+    } else {
+        found.nlink().max(1)
+    };
+    found.blocks() * 512 / names + below
 }
 
 impl Drop for Work {
@@ -124,6 +309,19 @@ pub fn hash(parts: &[&str]) -> String {
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Hashes of files that were read once, for one build.
+#[derive(Default)]
+pub struct Hashes(HashMap<PathBuf, String>);
+
+impl Hashes {
+    fn file(&mut self, path: &Path) -> Result<&str> {
+        if !self.0.contains_key(path) {
+            self.0.insert(path.to_owned(), hash_file(path)?);
+        }
+        Ok(&self.0[path])
+    }
 }
 
 pub fn hash_file(path: &Path) -> Result<String> {
@@ -147,7 +345,7 @@ const IGNORED_ON_TOP: [&str; 3] = ["dist", "target", ".tiffin-cache"];
 
 /// Hashes names, permissions and content below `root`, in byte order and never times;
 /// directories in `without` are passed over.
-pub fn hash_tree(root: &Path, without: &BTreeSet<PathBuf>) -> Result<String> {
+pub fn hash_tree(root: &Path, without: &BTreeSet<PathBuf>, hashes: &mut Hashes) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut stack = vec![root.to_owned()];
     while let Some(path) = stack.pop() {
@@ -166,7 +364,7 @@ pub fn hash_tree(root: &Path, without: &BTreeSet<PathBuf>) -> Result<String> {
             hasher.update(target.to_string_lossy().as_bytes());
             // What it leads to may lie outside, and is read through it.
             if path.is_file() {
-                hasher.update(hash_file(&path)?);
+                hasher.update(hashes.file(&path)?);
             }
         } else if found.is_dir() {
             let mut entries: Vec<PathBuf> = fs::read_dir(&path)
@@ -178,9 +376,99 @@ pub fn hash_tree(root: &Path, without: &BTreeSet<PathBuf>) -> Result<String> {
             stack.extend(entries.into_iter().rev());
         } else if found.is_file() {
             hasher.update((found.permissions().mode() & 0o777).to_le_bytes());
-            hasher.update(hash_file(&path)?);
+            hasher.update(hashes.file(&path)?);
         }
         hasher.update([0]);
     }
     Ok(hex(&hasher.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(cache: &Cache, work: &Work, text: &str) -> PathBuf {
+        let made = work.path.join("layer-1");
+        fs::create_dir_all(made.join("tree")).unwrap();
+        fs::write(made.join("tree/file"), text).unwrap();
+        fs::write(made.join("record.json"), "{}").unwrap();
+        let _ = cache;
+        made
+    }
+
+    #[test]
+    fn a_layer_that_another_build_uses_is_neither_replaced_nor_pruned() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = Cache::open(place.path()).unwrap();
+        let (one, other) = (cache.work().unwrap(), cache.work().unwrap());
+        let (first, held) = cache.keep(&made(&cache, &one, "first"), "key").unwrap();
+        assert_eq!(first, cache.layer("key"));
+        let (second, mine) = cache.keep(&made(&cache, &other, "second"), "key").unwrap();
+        assert!(second.starts_with(&other.path), "for that build alone");
+        assert_eq!(
+            fs::read_to_string(first.join("tree/file")).unwrap(),
+            "first"
+        );
+        assert!(cache.prune(0).unwrap().is_empty());
+        drop((held, mine));
+        // Nobody uses it any more: a fresh one takes its place.
+        let (third, held) = cache.keep(&second, "key").unwrap();
+        assert_eq!(third, cache.layer("key"));
+        assert_eq!(
+            fs::read_to_string(third.join("tree/file")).unwrap(),
+            "second"
+        );
+        drop(held);
+        assert!(cache.hold("key").is_some() && cache.hold("no").is_none());
+        assert_eq!(cache.prune(0).unwrap().len(), 1);
+        assert!(cache.hold("key").is_none());
+    }
+
+    #[test]
+    fn what_was_unused_longest_is_pruned_first_and_blobs_stay_while_somebody_builds() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = Cache::open(place.path()).unwrap();
+        let age = |path: &Path, seconds: u64| {
+            let time = SystemTime::now() - std::time::Duration::from_secs(seconds);
+            File::options()
+                .append(true)
+                .open(path)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        };
+        for (name, seconds) in [("old", 300), ("new", 100), ("middle", 200)] {
+            fs::write(cache.blobs().join(name), vec![1; 100_000]).unwrap();
+            age(&cache.blobs().join(name), seconds);
+        }
+        let work = cache.work().unwrap();
+        assert!(cache.prune(0).unwrap().is_empty(), "a build is at work");
+        drop(work);
+        let one = cache.list().unwrap()[0].bytes;
+        let removed = cache.prune(one).unwrap();
+        let names: Vec<_> = removed
+            .iter()
+            .map(|kept| kept.path.file_name().unwrap())
+            .collect();
+        assert_eq!(names, ["old", "middle"]);
+        assert!(cache.blobs().join("new").exists());
+    }
+
+    #[test]
+    fn an_input_is_read_once_for_all_layers() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("site.yml");
+        let mut hashes = Hashes::default();
+        let mut hash = |text: &str| {
+            fs::write(&path, text).unwrap();
+            hash_tree(place.path(), &BTreeSet::new(), &mut hashes).unwrap()
+        };
+        assert_eq!(
+            hash("one"),
+            hash("two"),
+            "what was read stays for this build"
+        );
+        let fresh = hash_tree(place.path(), &BTreeSet::new(), &mut Hashes::default()).unwrap();
+        assert_ne!(hash("two"), fresh);
+    }
 }

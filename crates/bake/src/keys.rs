@@ -59,7 +59,8 @@ pub fn keys(
     }];
 
     let dirs = directories(recipe);
-    let used = roles_of_layers(recipe, ansible, variables, &dirs, cache)?;
+    let mut hashes = cache::Hashes::default();
+    let used = roles_of_layers(recipe, ansible, variables, &dirs, cache, &mut hashes)?;
     for layer in &recipe.layers {
         let roles = &used[&layer.name];
         let without = roles
@@ -80,7 +81,11 @@ pub fn keys(
         ];
         parts.extend(ansible::assets().into_iter().map(str::to_owned));
         for dir in &dirs {
-            parts.push(cache::hash_tree(dir, &with_recipes(dir, &without))?);
+            parts.push(cache::hash_tree(
+                dir,
+                &with_recipes(dir, &without),
+                &mut hashes,
+            )?);
         }
         let epoch = options
             .epoch
@@ -202,6 +207,7 @@ fn roles_of_layers(
     variables: &Variables,
     dirs: &[PathBuf],
     cache: &Cache,
+    hashes: &mut cache::Hashes,
 ) -> Result<Roles> {
     let mut parts = vec![
         ansible.version.clone(),
@@ -209,7 +215,7 @@ fn roles_of_layers(
         format!("{:?} {variables:?}", recipe.layers),
     ];
     for dir in dirs {
-        parts.push(cache::hash_tree(dir, &BTreeSet::new())?);
+        parts.push(cache::hash_tree(dir, &BTreeSet::new(), hashes)?);
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let memo = cache.memo(&hash(&parts));

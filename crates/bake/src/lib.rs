@@ -6,7 +6,7 @@
 
 mod ansible;
 mod base;
-mod cache;
+pub mod cache;
 mod capture;
 mod clean;
 mod error;
@@ -88,6 +88,9 @@ pub struct Baked {
     pub warnings: Vec<String>,
     /// A place for compressed layers that outlives the build.
     pub blobs: PathBuf,
+    /// Until the layers are packed.
+    _held: Vec<cache::Held>,
+    _work: cache::Work,
 }
 
 /// What is kept beside a layer's files.
@@ -114,15 +117,19 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
     let expressions = expressions(recipe);
     let keys = keys::keys(recipe, &ansible, &variables, &expressions, options, &cache)?;
 
+    let mut held = Vec::new();
     let mut layers: Vec<BakedLayer> = Vec::new();
     let mut records = Vec::new();
     for (index, planned) in keys.into_iter().enumerate() {
         interrupt::check()?;
-        let place = cache.layer(&planned.key);
+        let mut place = cache.layer(&planned.key);
         let kept = if options.fresh {
             None
         } else {
-            read_record(&place)
+            cache.hold(&planned.key).and_then(|hold| {
+                held.push(hold);
+                read_record(&place)
+            })
         };
         let from_cache = kept.is_some();
         let started = Instant::now();
@@ -164,9 +171,9 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                 let path = made.join("record.json");
                 let text = serde_json::to_vec(&record).expect("records are JSON");
                 fs::write(&path, text).map_err(Error::io("write", &path))?;
-                // Its record could not be read, or it is to be made anew.
-                let _ = fs::rename(&place, work.path.join(format!("replaced-{index}")));
-                cache.keep(&made, &planned.key)?;
+                let hold;
+                (place, hold) = cache.keep(&made, &planned.key)?;
+                held.push(hold);
                 record
             }
         };
@@ -190,6 +197,8 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
         surface: finished.surface,
         warnings: finished.warnings,
         blobs: cache.blobs(),
+        _held: held,
+        _work: work,
     })
 }
 

@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::Error;
 
 pub(crate) const PARTIAL: &str = ".tiffin-partial-";
@@ -31,6 +33,8 @@ impl Partial {
             let path = dir.join(format!("{PARTIAL}{}-{next}", std::process::id()));
             match File::options().write(true).create_new(true).open(&path) {
                 Ok(file) => {
+                    // Tells a later run that somebody still writes it.
+                    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
                     return Ok(Partial {
                         file,
                         path,
@@ -76,6 +80,26 @@ impl Drop for Partial {
     }
 }
 
+/// Removes from `dir` what killed processes left half written.
+pub fn remove_leftovers(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PARTIAL);
+        // Between making a file and locking it lies a moment.
+        let old = |file: &File| {
+            let made = file.metadata().and_then(|found| found.modified()).ok();
+            made.and_then(|time| time.elapsed().ok())
+                .is_some_and(|age| age.as_secs() > 60)
+        };
+        if ours
+            && let Ok(file) = File::open(entry.path())
+            && old(&file)
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// The directory that holds `path`; `.` for a bare name.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -104,4 +128,26 @@ pub(crate) fn space(path: &Path) -> (PathBuf, u64) {
         .unwrap_or(&dir)
         .to_owned();
     (mount, free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_is_being_written_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        let left = dir.path().join(format!("{PARTIAL}1-0"));
+        let other = dir.path().join("other");
+        for path in [&left, &other] {
+            File::create(path).unwrap().set_modified(hour_ago).unwrap();
+        }
+        let writing = Partial::new(dir.path()).unwrap();
+        writing.file.set_modified(hour_ago).unwrap();
+        let fresh = dir.path().join(format!("{PARTIAL}2-0"));
+        File::create(&fresh).unwrap();
+        remove_leftovers(dir.path());
+        assert!(!left.exists() && other.exists() && fresh.exists() && writing.path.exists());
+    }
 }

@@ -75,6 +75,8 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         printer.warning(warning);
     }
 
+    image::remove_leftovers(&baked.blobs);
+    image::remove_leftovers(&words.output);
     printer.phase("layers");
     let mut layers = Vec::new();
     for layer in &baked.layers {
@@ -142,7 +144,7 @@ fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Resu
     done.with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn default_cache() -> Result<PathBuf> {
+pub fn default_cache() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("XDG_CACHE_HOME").filter(|d| !d.is_empty()) {
         return Ok(PathBuf::from(dir).join("tiffin"));
     }
@@ -208,9 +210,12 @@ fn known_layer(note: &[u8], blobs: &Path) -> Option<Layer> {
     let blob = blobs.join(digest.strip_prefix("sha256:")?);
     let size = note["size"].as_u64()?;
     // Its content is verified against the digest when the archive is written.
-    if fs::metadata(&blob).ok()?.len() != size {
+    let file = fs::File::open(&blob).ok()?;
+    if file.metadata().ok()?.len() != size {
         return None;
     }
+    // What was used last is pruned last.
+    let _ = file.set_modified(std::time::SystemTime::now());
     let diff_id = note["diff_id"].as_str()?.to_owned();
     Some(Layer {
         diff_id,

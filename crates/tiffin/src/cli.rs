@@ -16,7 +16,8 @@ const EXIT_CODES: &str = "Exit codes:
   0    done
   1    the build failed: the message says what, why and what to do
   2    wrong usage
-  3    `diff` found a difference, or `lint` something that must not be shipped
+  3    `diff` found a difference, or `lint` something that must not be shipped,
+       or `cache verify` something damaged
   78   the recipe is wrong
   130  interrupted";
 
@@ -24,6 +25,8 @@ const EXIT_CODES: &str = "Exit codes:
 pub enum Verb {
     /// Bake the box of a recipe and write its archive.
     Build(Build),
+    /// List, shrink or check what builds keep.
+    Cache(Cache),
     /// Show what an archive holds.
     Inspect(Inspect),
     /// Tell in which layers and files two archives differ, and why.
@@ -60,6 +63,29 @@ pub struct Push {
     /// How to show progress.
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
     pub progress: ProgressMode,
+}
+
+#[derive(Args)]
+pub struct Cache {
+    #[command(subcommand)]
+    pub verb: CacheVerb,
+    /// The cache [default: where `tiffin build` keeps it].
+    #[arg(long, env = "TIFFIN_CACHE", value_name = "DIR", global = true)]
+    pub cache: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum CacheVerb {
+    /// Layers with their size, and sums.
+    List,
+    /// Remove what was unused longest. What a running build uses stays.
+    Prune {
+        /// So much may stay.
+        #[arg(long, value_name = "SIZE", default_value = "20G")]
+        keep: String,
+    },
+    /// Read everything and name what is damaged.
+    Verify,
 }
 
 #[derive(Args)]

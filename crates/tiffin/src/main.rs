@@ -2,6 +2,7 @@
 
 mod base;
 mod build;
+mod cache;
 mod cli;
 mod diff;
 mod inspect;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
             finish(build::run(&words))
         }
         Verb::Inspect(words) => finish(inspect::run(&words)),
+        Verb::Cache(words) => found(cache::run(&words)),
         Verb::Diff(words) => found(diff::run(&words)),
         Verb::Lint(words) => found(lint::run(&words)),
         Verb::Push(words) => finish(push::run(&words)),
