@@ -90,17 +90,38 @@ fn each_setting_changes_exactly_the_files_that_explain_lists() {
     let settings = contract["settings"].as_object().unwrap();
     assert!(settings.len() > 20, "{}", settings.len());
 
+    // What one setting makes required is given together with it.
+    let mut ask = String::new();
+    for name in settings.keys() {
+        ask += &format!("echo '@@@ {name}'\ntiffin explain --json {name} || exit 1\n");
+    }
+    let explained: BTreeMap<String, Value> = sections(&script(&ask))
+        .into_iter()
+        .map(|(name, text)| (name, serde_json::from_str(&text).unwrap()))
+        .collect();
+    let requires = |name: &str| -> Vec<String> {
+        serde_json::from_value(explained[name]["required"].clone()).unwrap_or_default()
+    };
+    let given = |names: &[String]| -> String {
+        let given = names
+            .iter()
+            .map(|name| quoted(&format!("{name}={}", CANDIDATES[0])));
+        given.collect::<Vec<_>>().join(" ")
+    };
+
     // A value for each that is not its default.
     let mut ask = String::new();
     for (name, setting) in settings {
+        let beside = given(&requires(name));
         for (at, candidate) in CANDIDATES.iter().enumerate() {
             if setting["default"].as_str() == Some(candidate)
                 || setting["default"].to_string() == *candidate
             {
                 continue;
             }
-            let given = quoted(&format!("{name}={candidate}"));
-            ask += &format!("env {given} tiffin check >/dev/null 2>&1 && echo {name} {at}\n");
+            let value = quoted(&format!("{name}={candidate}"));
+            ask +=
+                &format!("env {beside} {value} tiffin check >/dev/null 2>&1 && echo {name} {at}\n");
         }
     }
     ask += "true\n";
@@ -126,43 +147,40 @@ fn each_setting_changes_exactly_the_files_that_explain_lists() {
     assert!(without.is_empty(), "no candidate is right for {without:?}");
 
     // Each alone, and all but each: a setting may count only beside another.
-    let all: Vec<String> = values
-        .iter()
-        .map(|(n, v)| quoted(&format!("{n}={v}")))
-        .collect();
-    let render = "tiffin render --show-secrets || exit 1\n";
-    let mut ask = format!(
-        "echo '@@@ none'\n{render}echo '@@@ all'\nenv {} {render}",
-        all.join(" ")
-    );
+    let render = |tag: &str, given: &str| {
+        format!("echo '@@@ {tag}'\nenv {given} tiffin render --show-secrets || exit 1\n")
+    };
+    let but = |without: &[&str]| -> String {
+        let others = values.iter().filter(|(name, _)| !without.contains(*name));
+        let others = others.map(|(name, value)| quoted(&format!("{name}={value}")));
+        others.collect::<Vec<_>>().join(" ")
+    };
+    let mut ask = String::new();
     for (name, value) in &values {
-        let others: Vec<&String> = all
-            .iter()
-            .filter(|given| !given.starts_with(&format!("'{name}=")))
-            .collect();
-        let others: Vec<&str> = others.into_iter().map(String::as_str).collect();
-        ask += &format!(
-            "echo '@@@ only {name}'\nenv {} {render}",
-            quoted(&format!("{name}={value}"))
-        );
-        ask += &format!("echo '@@@ but {name}'\nenv {} {render}", others.join(" "));
-        ask += &format!("echo '@@@ explain {name}'\ntiffin explain --json {name} || exit 1\n");
+        let beside = given(&requires(name));
+        let value = quoted(&format!("{name}={value}"));
+        ask += &render(&format!("none {name}"), &beside);
+        ask += &render(&format!("only {name}"), &format!("{beside} {value}"));
+        // Those that would miss it are left out of both.
+        let mut without: Vec<&str> = values.keys().copied().collect();
+        without.retain(|other| requires(other).iter().any(|required| required == name));
+        ask += &render(&format!("all {name}"), &but(&without));
+        without.push(name);
+        ask += &render(&format!("but {name}"), &but(&without));
     }
     let answers = sections(&script(&ask));
 
     let mut wrong = Vec::new();
     for name in values.keys() {
         let mut changed = BTreeSet::new();
-        for (base, with) in [
-            ("none", format!("only {name}")),
-            ("all", format!("but {name}")),
-        ] {
-            let (base, with) = (files(&answers[base]), files(&answers[&with]));
+        for (base, with) in [("none", "only"), ("all", "but")] {
+            let (base, with) = (format!("{base} {name}"), format!("{with} {name}"));
+            let (base, with) = (files(&answers[&base]), files(&answers[&with]));
             assert_eq!(base.len(), with.len());
             let differ = base.iter().filter(|(path, text)| with[*path] != **text);
             changed.extend(differ.map(|(path, _)| (*path).to_owned()));
         }
-        let explained: Value = serde_json::from_str(&answers[&format!("explain {name}")]).unwrap();
+        let explained = &explained[*name];
         let listed = explained["files"].as_array().unwrap().iter();
         let listed: BTreeSet<String> = listed
             .filter(|file| file["rendered"] == true)
