@@ -9,10 +9,10 @@ use std::cell::Cell;
 use crate::fault::{self, Result};
 
 /// Some hundred times what the largest template of public roles takes.
-const UNITS: usize = 300_000_000;
+const UNITS: usize = 100_000_000;
 
 /// Instructions of minijinja's virtual machine, for what happens between our functions.
-pub const FUEL: u64 = 20_000_000;
+pub const FUEL: u64 = 10_000_000;
 
 thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(UNITS) };

@@ -71,7 +71,7 @@ const NOTES: &[(&str, &str, &str)] = &[
         "strftime",
         "UTC; without seconds, the time of the start",
     ),
-    ("filter", "type_debug", "not of strings"),
+    ("filter", "type_debug", "every string is AnsibleUnicode"),
     (
         "filter",
         "union",

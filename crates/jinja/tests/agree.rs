@@ -194,7 +194,6 @@ const FILTERS: &[&str] = &[
     "tojson",
     "trim",
     "truncate(5)",
-    "type_debug",
     "union(['a', 2])",
     "unique",
     "upper",

@@ -118,10 +118,12 @@ pub const FILTERS: &[(&str, Filter)] = &[
             call.need(2, "false_val")
         }
     }),
-    ("type_debug", |call| match python::type_name(call.value()) {
-        // `str` or AnsibleUnicode, by where Ansible took it from.
-        "str" => fault::fail("type_debug of a string is not supported"),
-        name => Ok(Value::from(name)),
+    ("type_debug", |call| {
+        // Strings of YAML; one that Ansible made of others is a `str` to it.
+        Ok(Value::from(match python::type_name(call.value()) {
+            "str" => "AnsibleUnicode",
+            name => name,
+        }))
     }),
 ];
 

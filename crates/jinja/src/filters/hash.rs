@@ -104,15 +104,15 @@ fn password_hash(call: &mut Call) -> Result<Value> {
             );
         }
     };
-    let valid = |c: char| c.is_ascii_alphanumeric() || "./".contains(c);
-    if salt.len() > 16 || !salt.chars().all(valid) {
-        return fault::fail("a salt is at most 16 letters, digits, `.` and `/`");
-    }
     let (id, implicit) = match kind.as_str() {
         "sha256" | "sha256_crypt" => ('5', 535_000),
         "sha512" | "sha512_crypt" => ('6', 656_000),
         _ => return fault::fail("password_hash knows sha256 and sha512 here"),
     };
+    let valid = |c: char| c.is_ascii_alphanumeric() || "./".contains(c);
+    if salt.len() > 16 || !salt.chars().all(valid) {
+        return fault::fail("a salt is at most 16 letters, digits, `.` and `/`");
+    }
     // Ansible leaves out what it takes for the default.
     let rounds = call
         .integer(4, "rounds")?
