@@ -87,7 +87,8 @@ fn a_setting_changes_the_files_that_it_reaches() {
     );
     let conf = must(&mut container.exec(&["cat", "/etc/redis/redis.conf"]));
     assert!(conf.lines().any(|l| l.trim() == "maxmemory 77mb"), "{conf}");
-    let mode = must(&mut container.exec(&["stat", "-c", "%U:%G %a", "/etc/redis/redis.conf"]));
+    let mode =
+        must(&mut container.exec(&["stat", "-L", "-c", "%U:%G %a", "/etc/redis/redis.conf"]));
     assert!(
         mode.starts_with("redis:") || mode.ends_with("640"),
         "owner and mode stay: {mode}"
