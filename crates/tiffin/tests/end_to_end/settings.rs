@@ -31,15 +31,11 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         print("command line of", pid, command)
     if pid == "1" or owner == "backend":
         continue
-    # Root here may not trace others; each user may look at its own.
-    os.seteuid(pwd.getpwnam(owner).pw_uid)
     try:
         if canary in open(f"/proc/{pid}/environ", "rb").read():
             print("environment of", pid, command)
     except OSError as error:
         print("cannot look into", pid, command, error)
-    finally:
-        os.seteuid(0)
 print("processes:", seen, file=sys.stderr)
 for folder, folders, names in os.walk("/"):
     folders[:] = [f for f in folders if os.path.join(folder, f) not in ("/proc", "/sys", "/usr/share", "/usr/lib")]
@@ -61,7 +57,8 @@ fn no_secret_of_the_settings_is_seen_anywhere() {
         .iter()
         .map(|name| format!("{name}={canary}{name}"))
         .collect();
-    let mut flags = Vec::new();
+    // So that root may look into the environments of others.
+    let mut flags = vec!["--cap-add", "SYS_PTRACE"];
     for pair in &given {
         flags.extend(["-e", pair]);
     }
