@@ -111,6 +111,10 @@ fn no_secret_is_seen_from_outside() {
         &["settings", "--format", "json"],
         &["settings", "--format", "schema"],
         &["settings", "--format", "env"],
+        &["explain", "A_SECRET"],
+        &["explain", "A_URL", "--json"],
+        &["render", "--diff"],
+        &["reload", "--dry-run"],
     ] {
         let ended = b.run(words);
         ended.exits(0);
