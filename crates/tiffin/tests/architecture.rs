@@ -91,3 +91,11 @@ fn the_contract_is_types_alone() {
 fn services_does_no_io() {
     assert!(!knows("services", "rustix") && !knows("services", "libc"));
 }
+
+#[test]
+fn the_rules_of_values_are_one_crate_without_io_that_both_halves_use() {
+    assert!(knows("entrypoint", "values") && knows("recipe", "values"));
+    for other in ["rustix", "jinja", "recipe", "nix"] {
+        assert!(!knows("values", other), "values knows {other}");
+    }
+}
