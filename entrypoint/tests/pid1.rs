@@ -42,6 +42,9 @@ fn as_pid_1_orphans_are_reaped_and_sigterm_ends_all() {
         ])
         .arg(b.dir.path())
         .arg("start")
+        // A variable of the test's own, such as TIFFIN_TOOLS, is no setting of the box.
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
         .spawn()
         .unwrap();
     assert_eq!(b.wait_for("/zombies").trim(), "0");

@@ -37,12 +37,12 @@ directory=/tmp
 environment=A=\"1\"
 
 [program:once]
-command=/bin/true
+command=/bin/sleep 0.3
 startsecs=0
 autorestart=false
 
 [program:bad]
-command=/bin/sh -c \"exit 3\"
+command=/bin/sh -c \"sleep 0.3; exit 3\"
 startsecs=0
 autostart=false
 autorestart=false
