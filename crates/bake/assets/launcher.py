@@ -6,163 +6,45 @@ of a task, so it sees the class that is really used: `template:` and
 `ansible.builtin.template:` alike, in loops, handlers, roles and collections. An action
 plugin of our own beside the playbook would only see the short name.
 
-Each record is one line of JSON appended to $TIFFIN_EVENTS:
+Each record is one line of JSON appended to $TIFFIN_EVENTS (bake::capture reads them):
 
-  {"event": "template", ...}  a file that a template task wrote
-  {"event": "service", ...}   a service, systemd or supervisorctl task that succeeded
+  template  a file that a template task wrote
+  edit      a file that a task wrote from its arguments (tiffin_edits.py)
+  service   a service, systemd or supervisorctl task that succeeded
+  use       another task whose arguments come from variables
+  left_out  a task that was delegated, or skipped by its `when`
+  hashed    a filter or module that hides a placeholder from the search for secrets
+  vaulted   a variable that is a secret (tiffin_vault.py)
+  play      the handlers of a play, at its end (tiffin_handlers.py)
 """
 
-import fcntl
+import functools
 import json
 import os
 import sys
 
 from ansible import __version__ as ansible_version
 from ansible.executor.task_executor import TaskExecutor
-from ansible.parsing.yaml.objects import AnsibleVaultEncryptedUnicode
-from ansible.utils.unsafe_proxy import AnsibleUnsafe
-from jinja2 import meta, nodes
+from ansible.template import JinjaPluginIntercept, Templar
 
-EVENTS = os.environ["TIFFIN_EVENTS"]
+import tiffin_edits
+import tiffin_handlers
+import tiffin_vault
+from tiffin_closure import Closure, names_of
+from tiffin_edits import place_of, when_of, with_raw_item
+from tiffin_handlers import SERVICE_MODULES
+from tiffin_records import placeholders, record
+
 # Expressions of the recipe (`when:`, `ready:`), whose variables the box needs too.
 EXPRESSIONS = json.loads(os.environ.get("TIFFIN_EXPRESSIONS", "[]"))
-SERVICE_MODULES = {"service", "systemd", "systemd_service", "sysvinit", "supervisorctl"}
-# What Ansible itself adds to every task: never captured wholesale, since it holds the
-# build machine's own state.
-MAGIC = {"vars", "hostvars", "groups", "play_hosts", "ansible_play_hosts"}
-# Variables of the environment that serve the build and may hold credentials.
-PRIVATE = ("PIP_", "TIFFIN_", "APT_")
+# What they answer shows no placeholder that went in.
+HASHES = {"password_hash", "hash", "sha1", "md5", "checksum", "to_uuid", "vault", "mysql_password", "shake_256"}
+HASHING_MODULES = {"htpasswd"}
+# They write nothing into the box.
+HARMLESS = {"debug", "assert", "fail", "set_fact", "include_vars", "setup", "stat", "meta", "pause", "add_host", "group_by"}
 
-
-def record(event):
-    line = (json.dumps(event) + "\n").encode()
-    with open(EVENTS, "ab") as out:
-        fcntl.flock(out, fcntl.LOCK_EX)
-        out.write(line)
-
-
-class Unportable(Exception):
-    pass
-
-
-def encode(value):
-    """A raw variable as JSON, marked up as Ansible's own encoder does."""
-    if isinstance(value, AnsibleVaultEncryptedUnicode):
-        return {"__ansible_vault": value._ciphertext.decode()}
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        text = str.__str__(value)
-        return {"__ansible_unsafe": text} if isinstance(value, AnsibleUnsafe) else text
-    if isinstance(value, bytes):
-        return value.decode()
-    if hasattr(value, "items"):
-        return {str(k): encode(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [encode(v) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return [encode(v) for v in sorted(value)]
-    # Dates of YAML: what templates do with them is to print them.
-    if hasattr(value, "isoformat"):
-        return {"__ansible_unsafe": str(value)}
-    raise Unportable(type(value).__name__)
-
-
-class Closure:
-    """The raw variables that a template needs, transitively."""
-
-    def __init__(self, environment, variables):
-        self.environment = environment
-        self.variables = variables
-        self.found = {}
-        # Of these only what a template names is kept: as a whole they describe the build
-        # machine, its environment and the credentials in it.
-        self.partial = {"ansible_facts": {}, "ansible_env": {}}
-        self.dynamic = set()
-        self.includes = {}
-
-    def text(self, text):
-        if "{{" not in text and "{%" not in text:
-            return
-        try:
-            tree = self.environment.parse(text)
-        except Exception:  # its own error is reported when the text is used
-            return
-        self.tree(tree)
-
-    def tree(self, tree):
-        for name, kept in self.partial.items():
-            self.attributes(tree, name, kept)
-        for node in tree.find_all(nodes.Call):
-            if isinstance(node.node, nodes.Name) and node.node.name in ("lookup", "query", "q"):
-                first = node.args[0] if node.args else None
-                if isinstance(first, nodes.Const) and first.value == "vars":
-                    for arg in node.args[1:]:
-                        if isinstance(arg, nodes.Const):
-                            self.name(arg.value)
-        for name in sorted(meta.find_undeclared_variables(tree)):
-            self.name(name)
-        for name in meta.find_referenced_templates(tree):
-            if name is None:
-                self.dynamic.add("include")
-            elif name not in self.includes:
-                try:
-                    source = self.environment.loader.get_source(self.environment, name)[0]
-                except Exception:
-                    continue
-                self.includes[name] = source
-                self.text(source)
-
-    def attributes(self, tree, name, kept):
-        whole = sum(1 for node in tree.find_all(nodes.Name) if node.name == name)
-        for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-            if not (isinstance(node.node, nodes.Name) and node.node.name == name):
-                continue
-            key = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
-            if not isinstance(key, str) or (name == "ansible_facts" and key == "env"):
-                continue
-            if name == "ansible_env" and key.upper().startswith(PRIVATE) or key.lower().endswith("_proxy"):
-                continue
-            whole -= 1
-            values = self.variables.get(name, {})
-            if key in values:
-                kept[key] = values[key]
-        if whole > 0:
-            self.dynamic.add(name)
-
-    def name(self, name):
-        if name in self.found or name in self.partial or name not in self.variables:
-            return
-        if name in MAGIC:
-            self.dynamic.add(name)
-            return
-        value = self.variables[name]
-        self.found[name] = value
-        self.value(value)
-
-    def value(self, value):
-        if isinstance(value, AnsibleUnsafe):
-            return
-        if isinstance(value, str):
-            self.text(str.__str__(value))
-        elif hasattr(value, "items"):
-            for item in value.values():
-                self.value(item)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                self.value(item)
-
-    def encoded(self):
-        out = {}
-        for name, value in self.found.items():
-            try:
-                out[name] = encode(value)
-            except Unportable as problem:
-                self.dynamic.add("%s (%s)" % (name, problem))
-        for name, kept in self.partial.items():
-            if kept:
-                out[name] = encode(kept)
-        return out
+# Filters of HASHES that saw a placeholder while the current task was templated.
+hashed = set()
 
 
 OPTIONS = (
@@ -222,7 +104,7 @@ class SpyTemplar:
         return self._render(self._spied.template, text, *args, **kwargs)
 
 
-def record_template(handler, seen, result):
+def record_template(handler, raw, seen, result):
     options = {k: v for k, v in seen["options"].items() if k in OPTIONS and v is not None}
     header, body = header_options(seen["text"])
     options.update(header)
@@ -230,23 +112,23 @@ def record_template(handler, seen, result):
     environment = templar.environment.overlay(
         **{k: v for k, v in options.items() if k != "newline_sequence"}
     ) if header else templar.environment
-    closure = Closure(environment, seen["options"].get("available_variables") or templar.available_variables)
+    task = handler._task
+    variables = seen["options"].get("available_variables") or templar.available_variables
+    plain = Templar(loader=handler._loader, variables=variables)
+    closure = Closure(environment, with_raw_item(task, plain, variables))
     try:
         closure.tree(environment.parse(body))
     except Exception as problem:
         closure.dynamic.add(str(problem))
-    # Since 2.19 templates keep types that they lost before; the box must know.
-    if [int(part) for part in ansible_version.split(".")[:2]] >= [2, 19]:
-        closure.name("ansible_version")
-    expressions = Closure(templar.environment, closure.variables)
+    expressions = Closure(plain.environment, variables)
     for expression in EXPRESSIONS:
         expressions.text(expression)
-    args = handler._task.args
+    args = task.args
     record({
         "event": "template",
         "dest": result.get("dest") or result.get("path") or args.get("dest"),
-        "source": closure.variables.get("template_fullpath") or args.get("src"),
-        "task": handler._task.get_name(),
+        "source": variables.get("template_fullpath") or args.get("src"),
+        "task": task.get_name(),
         "body": body,
         "options": options,
         "result": seen["result"],
@@ -254,9 +136,11 @@ def record_template(handler, seen, result):
         "expressions": expressions.encoded(),
         "includes": closure.includes,
         "dynamic": sorted(closure.dynamic),
-        "notify": [str(name) for name in (handler._task.notify or [])],
+        "place": place_of(task, plain.environment, variables, raw, ()),
+        "when": when_of(task, plain.environment, variables),
+        "notify": [str(name) for name in (task.notify or [])],
         "validate": args.get("validate"),
-        "no_log": bool(handler._task.no_log),
+        "no_log": bool(task.no_log),
     })
 
 
@@ -272,7 +156,28 @@ def record_service(handler):
     })
 
 
-def wrap(handler):
+def record_use(handler, raw, variables):
+    """Which variables a task fixed in the image for good."""
+    task = handler._task
+    names = names_of(Templar(loader=handler._loader, variables=variables).environment, variables, raw.values())
+    names = [name for name in names if not name.startswith("ansible_")]
+    if names:
+        module = task.action.rpartition(".")[2]
+        record({"event": "use", "task": task.get_name(), "module": module, "names": names})
+
+
+def record_hidden(handler, dest):
+    """A placeholder that went into a hash is in no file that the search for secrets could find."""
+    task = handler._task
+    module = task.action.rpartition(".")[2]
+    if module in HASHING_MODULES:
+        hashed.update((found, "the module " + module) for found in placeholders(task.args))
+    for found, how in sorted(hashed):
+        record({"event": "hashed", "task": task.get_name(), "placeholder": found, "how": how, "dest": dest})
+    hashed.clear()
+
+
+def wrap(handler, raw, variables):
     run = handler.run
     action = handler._task.action.rpartition(".")[2]
 
@@ -284,23 +189,54 @@ def wrap(handler):
         finally:
             handler._templar = own
         if "text" in seen and not result.get("failed"):
-            record_template(handler, seen, result)
+            record_template(handler, raw, seen, result)
+            record_hidden(handler, result.get("dest") or result.get("path"))
         return result
 
-    def run_service(*args, **kwargs):
+    def run_other(*args, **kwargs):
         result = run(*args, **kwargs)
-        if not result.get("failed"):
+        if result.get("failed"):
+            return result
+        dest = None
+        if action in SERVICE_MODULES:
             record_service(handler)
+        elif action in tiffin_edits.MODULES:
+            tiffin_edits.record_edit(handler, raw, variables, result)
+            dest = result.get("dest") or result.get("path") or handler._task.args.get("path")
+        elif action not in HARMLESS:
+            record_use(handler, raw, variables)
+        if action not in ("debug", "assert", "fail"):
+            record_hidden(handler, dest)
         return result
 
-    if action == "template":
-        handler.run = run_template
-    elif action in SERVICE_MODULES:
-        handler.run = run_service
+    handler.run = run_template if action == "template" else run_other
     return handler
 
 
-def install():
+def is_elsewhere(task, variables):
+    """Whether a task configures some other machine, not the box."""
+    return task.delegate_to is not None and task.delegate_to != variables.get("inventory_hostname")
+
+
+def watch_tasks():
+    execute = TaskExecutor._execute
+
+    def executed(self, *args, **kwargs):
+        # Before Ansible replaces them by what they render to.
+        self._tiffin_raw = dict(self._task.args)
+        hashed.clear()
+        result = execute(self, *args, **kwargs)
+        action = self._task.action.rpartition(".")[2]
+        if result.get("skipped") and (action == "template" or action in tiffin_edits.MODULES):
+            variables = kwargs.get("variables") or next((a for a in args if isinstance(a, dict)), None) or self._job_vars
+            environment = Templar(loader=self._loader, variables=variables).environment
+            names = when_of(self._task, environment, variables)
+            if names:
+                record({"event": "left_out", "task": self._task.get_name(), "reason": "skipped", "names": names})
+        return result
+
+    TaskExecutor._execute = executed
+
     for name in ("_get_action_handler_with_module_context", "_get_action_handler_with_context"):
         inner = getattr(TaskExecutor, name, None)
         if inner is None:
@@ -308,9 +244,14 @@ def install():
 
         def outer(self, *args, _inner=inner, **kwargs):
             handler, context = _inner(self, *args, **kwargs)
-            # A delegated task configures some other machine, not the box.
-            if self._task.delegate_to is None:
-                handler = wrap(handler)
+            templar = kwargs.get("templar") or args[-1]
+            variables = templar.available_variables
+            action = self._task.action.rpartition(".")[2]
+            if not is_elsewhere(self._task, variables):
+                handler = wrap(handler, self._tiffin_raw, variables)
+            elif action == "template" or action in tiffin_edits.MODULES | SERVICE_MODULES:
+                reason = "delegated to %s" % self._task.delegate_to
+                record({"event": "left_out", "task": self._task.get_name(), "reason": reason})
             return handler, context
 
         setattr(TaskExecutor, name, outer)
@@ -318,8 +259,31 @@ def install():
     sys.exit("tiffin: ansible-core %s has no known place to watch tasks from" % ansible_version)
 
 
+def watch_filters():
+    get = JinjaPluginIntercept.__getitem__
+
+    def watched(self, key):
+        function = get(self, key)
+        name = key.rpartition(".")[2]
+        if name not in HASHES or self._pluginloader.type != "filter":
+            return function
+
+        @functools.wraps(function)
+        def noticing(*args, **kwargs):
+            for value in args:
+                hashed.update((found, "the filter " + name) for found in placeholders(value))
+            return function(*args, **kwargs)
+
+        return noticing
+
+    JinjaPluginIntercept.__getitem__ = watched
+
+
 if __name__ == "__main__":
-    install()
+    watch_tasks()
+    watch_filters()
+    tiffin_vault.install()
+    tiffin_handlers.install(EXPRESSIONS)
     from ansible.cli.playbook import main
 
     sys.argv[0] = "ansible-playbook"

@@ -21,7 +21,24 @@ use crate::{
 /// The name of the one host that every play of a bake runs on.
 pub const HOST: &str = "box";
 
-const LAUNCHER: &str = include_str!("../assets/launcher.py");
+/// What watches a play; the first is started, the others lie beside it.
+const LAUNCHER: [(&str, &str); 6] = [
+    ("launcher.py", include_str!("../assets/launcher.py")),
+    (
+        "tiffin_closure.py",
+        include_str!("../assets/tiffin_closure.py"),
+    ),
+    ("tiffin_edits.py", include_str!("../assets/tiffin_edits.py")),
+    (
+        "tiffin_handlers.py",
+        include_str!("../assets/tiffin_handlers.py"),
+    ),
+    (
+        "tiffin_records.py",
+        include_str!("../assets/tiffin_records.py"),
+    ),
+    ("tiffin_vault.py", include_str!("../assets/tiffin_vault.py")),
+];
 const CONNECTION: &str = include_str!("../assets/connection/tiffin.py");
 const STAND_INS: [(&str, &str); 3] = [
     ("systemctl", include_str!("../assets/bin/systemctl")),
@@ -35,8 +52,9 @@ const OUTPUT_LINES: usize = 200;
 pub fn assets() -> Vec<&'static str> {
     STAND_INS
         .iter()
+        .chain(&LAUNCHER)
         .map(|(_, text)| *text)
-        .chain([LAUNCHER, CONNECTION])
+        .chain([CONNECTION])
         .collect()
 }
 
@@ -93,7 +111,9 @@ impl<'a> Ansible<'a> {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600))
                 .map_err(Error::io("write", path))
         };
-        write(&dir.join("launcher.py"), LAUNCHER)?;
+        for (name, text) in LAUNCHER {
+            write(&dir.join(name), text)?;
+        }
         write(&dir.join("connection/tiffin.py"), CONNECTION)?;
         let file = dir.join("variables.json");
         write(&file, &Value::Object(variables.clone()).to_string())?;
@@ -248,6 +268,10 @@ impl<'a> Ansible<'a> {
             (
                 "TIFFIN_EXPRESSIONS",
                 serde_json::to_string(run.expressions).expect("strings are JSON"),
+            ),
+            (
+                "TIFFIN_PUBLIC",
+                serde_json::to_string(&self.recipe.public).expect("strings are JSON"),
             ),
         ];
         command.envs(own).current_dir(self.directory());

@@ -5,16 +5,51 @@ use std::{
     path::Path,
 };
 
-use contract::{Parity, Template, TemplateOptions, Value, Variables};
+use contract::{Handler, Parity, Template, TemplateOptions, Value, Variables};
 use serde::{Deserialize, Serialize};
 
+use crate::edits;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
+#[serde(tag = "event", rename_all = "snake_case")]
 // One event is in hand at a time.
 #[allow(clippy::large_enum_variant)]
 pub enum Event {
     Template(TemplateEvent),
+    Edit(EditEvent),
     Service(ServiceEvent),
+    /// Another task whose arguments come from variables: what it wrote stays.
+    Use {
+        task: String,
+        module: String,
+        names: Vec<String>,
+    },
+    /// A task that would have written a file, but not here.
+    LeftOut {
+        task: String,
+        reason: String,
+        /// What its `when` asks for.
+        #[serde(default)]
+        names: Vec<String>,
+    },
+    /// A placeholder went into something that no search finds it in again.
+    Hashed {
+        task: String,
+        placeholder: String,
+        how: String,
+        #[serde(default)]
+        dest: Option<String>,
+    },
+    Vaulted {
+        variable: String,
+        file: String,
+    },
+    /// At the end of each play.
+    Play {
+        handlers: Vec<HandlerEvent>,
+        #[serde(default)]
+        expressions: Variables,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,12 +70,49 @@ pub struct TemplateEvent {
     /// Why the variables cannot be known before the template runs.
     #[serde(default)]
     pub dynamic: Vec<String>,
+    /// Variables that decide where the task writes and how often.
+    #[serde(default)]
+    pub place: Vec<String>,
+    /// Variables that decide whether it does.
+    #[serde(default)]
+    pub when: Vec<String>,
     #[serde(default)]
     pub notify: Vec<String>,
     #[serde(default)]
     pub validate: Option<String>,
     #[serde(default)]
     pub no_log: bool,
+}
+
+/// A file that a task wrote from its arguments; most fields are there only when these come
+/// from variables.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EditEvent {
+    pub module: String,
+    pub dest: String,
+    pub task: String,
+    /// The argument with the text, as the playbook wrote it and as it was rendered.
+    pub raw: Option<Value>,
+    pub value: Value,
+    /// The other arguments, rendered.
+    pub args: serde_json::Map<String, Value>,
+    pub variables: Variables,
+    pub dynamic: Vec<String>,
+    pub place: Vec<String>,
+    pub when: Vec<String>,
+    pub notify: Vec<String>,
+    pub validate: Option<String>,
+    pub no_log: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HandlerEvent {
+    /// Its name alone, and with its role's before it.
+    pub names: Vec<String>,
+    pub listen: Vec<String>,
+    pub module: String,
+    pub effects: Vec<Handler>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -111,33 +183,25 @@ fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-/// The last writer of each file, in the order of writing.
-pub fn last_templates<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<&'a TemplateEvent> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut out: Vec<Option<&TemplateEvent>> = Vec::new();
-    for event in events {
-        let Event::Template(template) = event else {
-            continue;
-        };
-        if let Some(earlier) = seen.insert(&template.dest, out.len()) {
-            out[earlier] = None;
-        }
-        out.push(Some(template));
-    }
-    out.into_iter().flatten().collect()
-}
-
 /// Compares each template on its own variables with what Ansible wrote, then moves what
 /// identical templates share into one map. Only what those need is in the answer or stays
 /// in a template: nobody renders the others again, and their variables may say too much.
-pub fn settle(templates: &mut [(&TemplateEvent, Template)]) -> Variables {
+///
+/// A template of a `no_log` task is one of them only when all its variables are public:
+/// settings (`known`), named by the recipe, or needed by another template as they are.
+pub fn settle(
+    templates: &mut [(&TemplateEvent, Template)],
+    known: &BTreeSet<&str>,
+    public: &[String],
+) -> Variables {
     let nothing = Variables::new();
     for (event, template) in templates.iter_mut() {
-        if matches!(template.parity, Parity::Identical) {
+        if template.parity == Parity::Identical {
             template.variables = event.variables.clone();
             template.parity = compare(template, event, &nothing, &nothing);
         }
     }
+    hide_secrets(templates, known, public);
     loop {
         let shared = share(templates);
         let mut stable = true;
@@ -155,6 +219,44 @@ pub fn settle(templates: &mut [(&TemplateEvent, Template)]) -> Variables {
         }
         if stable {
             return shared;
+        }
+    }
+}
+
+fn hide_secrets(
+    templates: &mut [(&TemplateEvent, Template)],
+    known: &BTreeSet<&str>,
+    public: &[String],
+) {
+    let open: BTreeSet<(String, String)> = templates
+        .iter()
+        .filter(|(event, template)| !event.no_log && template.parity == Parity::Identical)
+        .flat_map(|(event, _)| &event.variables)
+        .map(|(name, value)| (name.clone(), value.to_string()))
+        .collect();
+    for (event, template) in templates.iter_mut().filter(|(event, _)| event.no_log) {
+        let hidden: Vec<&str> = event
+            .variables
+            .iter()
+            .filter(|(name, value)| {
+                let name = name.as_str();
+                let own = name != "item" && is_local(name) || name == "inventory_hostname";
+                let listed = known.contains(name) || public.iter().any(|p| p == name);
+                !(own || listed || open.contains(&(name.to_owned(), value.to_string())))
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !hidden.is_empty() {
+            template.parity = Parity::Failed {
+                reason: format!(
+                    "the task is marked no_log, and nothing says that {} may be in the box: make settings of them, or name them under `public`",
+                    hidden.join(", ")
+                ),
+            };
+        } else if let Parity::Differs { line, .. } = &template.parity {
+            template.parity = Parity::Failed {
+                reason: format!("line {line} differs (the task is marked no_log: it is not shown)"),
+            };
         }
     }
 }
@@ -184,10 +286,13 @@ fn share(templates: &mut [(&TemplateEvent, Template)]) -> Variables {
 pub fn expressions<'a>(events: impl Iterator<Item = &'a Event>) -> Variables {
     let mut found = Variables::new();
     for event in events {
-        let Event::Template(template) = event else {
-            continue;
+        let expressions = match event {
+            Event::Template(template) => &template.expressions,
+            // Sees no variables of roles that were included on the way.
+            Event::Play { expressions, .. } => expressions,
+            _ => continue,
         };
-        for (name, value) in &template.expressions {
+        for (name, value) in expressions {
             if !found.contains_key(name) {
                 found.insert(name.clone(), value.clone());
             }
@@ -199,6 +304,7 @@ pub fn expressions<'a>(events: impl Iterator<Item = &'a Event>) -> Variables {
 /// Names that mean one task's own thing, whoever else uses them.
 fn is_local(name: &str) -> bool {
     name.starts_with("template_")
+        || name.starts_with(edits::VALUE)
         || [
             "item",
             "ansible_managed",
@@ -264,11 +370,6 @@ pub fn compare(
     settings: &Variables,
     variables: &Variables,
 ) -> Parity {
-    if event.no_log {
-        return Parity::Failed {
-            reason: "the task is marked no_log: its variables are not put into the box".into(),
-        };
-    }
     let ours = match jinja::render(template, &jinja::Scope::new(settings, &[variables])) {
         Ok(text) => text,
         Err(problem) => {
@@ -330,7 +431,7 @@ mod tests {
             .iter()
             .map(|e| (e, template(e, Path::new("/"))))
             .collect();
-        let shared = settle(&mut pairs);
+        let shared = settle(&mut pairs, &BTreeSet::from(["set"]), &["listed".to_owned()]);
         (pairs.into_iter().map(|(_, t)| t).collect(), shared)
     }
 
@@ -354,6 +455,32 @@ mod tests {
             assert_ne!(template.parity, Parity::Identical);
             assert!(template.variables.is_empty(), "{template:?}");
         }
+    }
+
+    #[test]
+    fn a_template_of_a_no_log_task_is_rendered_again_when_all_its_variables_are_public() {
+        let variables = json!({"set": "a", "listed": "b", "shared": "c", "tiffin_value_1": "d"});
+        let mut hidden = written("/a", "{{ set }}{{ listed }}{{ shared }}", "abc", variables);
+        hidden.no_log = true;
+        let open = written("/b", "{{ shared }}", "c", json!({"shared": "c"}));
+        let (templates, _) = settled(&[hidden.clone(), open.clone()]);
+        assert_eq!(templates[0].parity, Parity::Identical);
+
+        // Another value under a public name, and a line that differs, tell nothing.
+        hidden.variables["shared"] = "canary".into();
+        hidden.result = "abcanary".into();
+        let (templates, shared) = settled(&[hidden.clone(), open.clone()]);
+        let Parity::Failed { reason } = &templates[0].parity else {
+            panic!("{:?}", templates[0]);
+        };
+        assert!(
+            reason.contains("shared") && !reason.contains("listed"),
+            "{reason}"
+        );
+        hidden.variables["shared"] = "c".into();
+        let (differs, _) = settled(&[hidden, open]);
+        let all = format!("{templates:?} {shared:?} {differs:?}");
+        assert!(!all.contains("canary"), "{all}");
     }
 
     #[test]

@@ -2,20 +2,23 @@
 //! read-only view of all layers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::fd::AsRawFd,
     os::unix::fs::MetadataExt,
     path::Path,
 };
 
-use contract::{Contract, Directory, Parity, Product, Setting, Unit, Variables, Volume};
+use contract::{Contract, Directory, Handler, Parity, Product, Setting, Unit, Variables, Volume};
 use recipe::Recipe;
 
 use crate::{
     BakedLayer, Options, Record,
-    capture::{self, TemplateEvent},
+    account::{self, Account},
+    capture::{self, Event, TemplateEvent},
+    edits::{self, Fixed, Written},
     error::{Error, Result},
+    facts,
     sandbox::{Layout, Sandbox},
     secrets,
     surface::{self, Surface},
@@ -33,10 +36,13 @@ pub struct Finished {
     pub contract: Contract,
     pub surface: Surface,
     pub warnings: Vec<String>,
+    pub account: Account,
 }
 
+/// `recipe` has a setting for each vaulted variable, besides the `declared` ones.
 pub fn finish(
     recipe: &Recipe,
+    declared: &BTreeMap<String, Setting>,
     options: &Options,
     layers: &[BakedLayer],
     records: &[Record],
@@ -55,10 +61,16 @@ pub fn finish(
     let mut warnings = Vec::new();
     let events = || records.iter().flat_map(|r| &r.events);
 
-    let captured = capture::last_templates(events());
+    let known: BTreeSet<&str> = recipe
+        .settings
+        .values()
+        .map(|s| s.variable.as_str())
+        .collect();
+    let (written, fixed) = edits::files(events(), &known, |path| view.read(path).ok());
+    let captured: Vec<&TemplateEvent> = written.iter().map(|w| &w.event).collect();
     let playbook_dir = recipe.playbook.parent().unwrap_or(Path::new("/"));
     let mut pairs = Vec::new();
-    for event in captured.iter().copied() {
+    for Written { event, problem } in &written {
         let mut template = capture::template(event, playbook_dir);
         let Some(file) = stat(&view, &event.dest) else {
             continue;
@@ -66,17 +78,12 @@ pub fn finish(
         template.uid = file.uid();
         template.gid = file.gid();
         template.mode = mode(&file);
-        if !view
-            .read(&event.dest)
-            .is_ok_and(|now| now == event.result.as_bytes())
-        {
-            template.parity = Parity::Failed {
-                reason: "another task changed the file after the template wrote it".into(),
-            };
+        if let Some(reason) = problem.clone() {
+            template.parity = Parity::Failed { reason };
         }
         pairs.push((event, template));
     }
-    let mut variables = capture::settle(&mut pairs);
+    let mut variables = capture::settle(&mut pairs, &known, &recipe.public);
     let mut templates: Vec<_> = pairs.into_iter().map(|(_, template)| template).collect();
     for (name, value) in capture::expressions(events()) {
         variables.entry(name).or_insert(value);
@@ -84,7 +91,7 @@ pub fn finish(
     {
         // Checked in those too that no start renders again: their files are in the image.
         let mut unused: Vec<_> = captured.iter().map(|e| e.variables.clone()).collect();
-        let mut maps: Vec<&mut contract::Variables> = vec![&mut variables];
+        let mut maps: Vec<&mut Variables> = vec![&mut variables];
         maps.extend(templates.iter_mut().map(|t| &mut t.variables));
         maps.extend(unused.iter_mut());
         secrets::remove(recipe, &mut maps)?;
@@ -95,9 +102,30 @@ pub fn finish(
         })?;
     }
 
+    secrets::check_hashed(recipe, &templates, events())?;
+    let facts = facts::at_start(
+        std::iter::once(&variables).chain(templates.iter().map(|t| &t.variables)),
+        &recipe.frozen_facts,
+    );
+    facts::forget(&facts, &mut variables);
+    for template in &mut templates {
+        facts::forget(&facts, &mut template.variables);
+    }
+
+    let in_recipe = capture::expressions(events());
     let mut settings = recipe.settings.clone();
+    settings.retain(|name, setting| {
+        // A vaulted variable that nothing in the box needs is no setting.
+        declared.contains_key(name)
+            || in_recipe.contains_key(&setting.variable)
+            || captured
+                .iter()
+                .any(|e| e.variables.contains_key(&setting.variable))
+    });
     for (name, setting) in &mut settings {
-        reach(recipe, name, setting, &captured, &templates)?;
+        reach(
+            recipe, name, setting, &captured, &templates, &fixed, &in_recipe,
+        )?;
         if !setting.secret {
             setting.default = variables.get(&setting.variable).cloned();
         }
@@ -117,6 +145,7 @@ pub fn finish(
             )),
         }
     }
+    let handlers = handlers(&view, events());
     let mut volumes = Vec::new();
     for path in &recipe.volumes {
         let mut directories = Vec::new();
@@ -127,11 +156,9 @@ pub fn finish(
             directories,
         });
     }
-    let facts: Vec<String> = Vec::new();
     let uses_facts = |template: &contract::Template| {
-        captured.iter().any(|event| {
-            event.dest == template.dest && facts.iter().any(|f| event.variables.contains_key(f))
-        })
+        let mut events = captured.iter().filter(|e| e.dest == template.dest);
+        events.any(|event| facts::uses(&facts, &event.variables, &event.missing))
     };
     let (surface, notes) = surface::surface(
         recipe,
@@ -159,7 +186,7 @@ pub fn finish(
         },
         settings,
         facts,
-        handlers: Default::default(),
+        handlers,
         variables,
         templates,
         units,
@@ -167,11 +194,51 @@ pub fn finish(
         volumes,
         ports: recipe.ports.clone(),
     };
+    let written: Vec<TemplateEvent> = written.into_iter().map(|w| w.event).collect();
+    let account = account::account(&contract, &written, fixed, events());
     Ok(Finished {
         contract,
         surface,
         warnings,
+        account,
     })
+}
+
+/// What the playbook's handlers do to services, under every name that a task may notify.
+fn handlers<'a>(
+    view: &Sandbox,
+    events: impl Iterator<Item = &'a Event>,
+) -> BTreeMap<String, Vec<Handler>> {
+    let mut handlers: BTreeMap<String, Vec<Handler>> = BTreeMap::new();
+    for event in events {
+        let Event::Play {
+            handlers: found, ..
+        } = event
+        else {
+            continue;
+        };
+        for (handler, topic) in found.iter().flat_map(|handler| {
+            let topics = handler.names.iter().chain(&handler.listen);
+            topics.map(move |topic| (handler, topic))
+        }) {
+            for effect in &handler.effects {
+                let unit = resolve_unit(view, &format!("{}.service", effect.service));
+                let effect = Handler {
+                    // An alias is no service's name in a box.
+                    service: match unit {
+                        Ok(Some(unit)) => unit.name.trim_end_matches(".service").to_owned(),
+                        _ => effect.service.clone(),
+                    },
+                    action: effect.action,
+                };
+                let known = handlers.entry(topic.clone()).or_default();
+                if !known.contains(&effect) {
+                    known.push(effect);
+                }
+            }
+        }
+    }
+    handlers
 }
 
 /// Fills in the files that a setting reaches, and refuses one that would do nothing.
@@ -181,6 +248,8 @@ fn reach(
     setting: &mut Setting,
     captured: &[&TemplateEvent],
     templates: &[contract::Template],
+    fixed: &[Fixed],
+    in_recipe: &Variables,
 ) -> Result<()> {
     let mut lost = Vec::new();
     for event in captured
@@ -193,11 +262,10 @@ fn reach(
             None => {}
         }
     }
+    let stays = fixed.iter().filter(|f| f.names.contains(&setting.variable));
+    lost.extend(stays.map(|f| format!("{} (task `{}`: {})", f.dest, f.task, f.reason)));
     setting.files.sort();
-    let in_recipe = captured
-        .iter()
-        .any(|e| e.expressions.contains_key(&setting.variable));
-    if !setting.files.is_empty() || in_recipe {
+    if !setting.files.is_empty() || in_recipe.contains_key(&setting.variable) {
         return Ok(());
     }
     let reason = if lost.is_empty() {
@@ -215,7 +283,7 @@ fn reach(
         )
     } else {
         format!(
-            "it feeds only templates that a start cannot render again: {}",
+            "it feeds only files that a start cannot write again: {}",
             lost.join(", ")
         )
     };

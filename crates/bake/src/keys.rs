@@ -74,8 +74,13 @@ pub fn keys(
             planned.last().map(|p| p.key.clone()).unwrap_or_default(),
             ansible.version.clone(),
             format!(
-                "{:?} {:?} {:?} {:?} {:?}",
-                recipe.volumes, layer.tags, layer.skip_tags, recipe.groups, expressions
+                "{:?} {:?} {:?} {:?} {:?} {:?}",
+                recipe.volumes,
+                layer.tags,
+                layer.skip_tags,
+                recipe.groups,
+                recipe.public,
+                expressions
             ),
             serde_json::Value::Object(variables.clone()).to_string(),
         ];

@@ -4,12 +4,15 @@
 //! files lie in the cache as overlayfs left them; whoever writes an image turns them into
 //! bytes. Everything that a sandbox mounts ends with the sandbox, see [`sandbox`].
 
+pub mod account;
 mod ansible;
 mod base;
 pub mod cache;
 mod capture;
 mod clean;
+mod edits;
 mod error;
+mod facts;
 mod finish;
 mod host;
 pub mod interrupt;
@@ -20,6 +23,7 @@ mod surface;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -28,7 +32,9 @@ use contract::Contract;
 use recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
+pub use account::Account;
 pub use base::Image;
+pub use edits::Fixed;
 pub use error::{Error, Result};
 pub use surface::Surface;
 
@@ -86,6 +92,7 @@ pub struct Baked {
     pub surface: Surface,
     /// What the vendor should know, though the box is good.
     pub warnings: Vec<String>,
+    pub account: Account,
     /// A place for compressed layers that outlives the build.
     pub blobs: PathBuf,
     /// Until the layers are packed.
@@ -171,6 +178,9 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                 let path = made.join("record.json");
                 let text = serde_json::to_vec(&record).expect("records are JSON");
                 fs::write(&path, text).map_err(Error::io("write", &path))?;
+                // It holds variables of tasks that are marked no_log.
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+                    .map_err(Error::io("write", &path))?;
                 let hold;
                 (place, hold) = cache.keep(&made, &planned.key)?;
                 held.push(hold);
@@ -190,12 +200,22 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
     }
 
     progress.phase("contract");
-    let finished = finish::finish(recipe, options, &layers, &records, &work.path)?;
+    let events = || records.iter().flat_map(|r| &r.events);
+    let with_vaulted = secrets::with_vaulted(recipe, events())?;
+    let finished = finish::finish(
+        &with_vaulted,
+        &recipe.settings,
+        options,
+        &layers,
+        &records,
+        &work.path,
+    )?;
     Ok(Baked {
         layers,
         contract: finished.contract,
         surface: finished.surface,
         warnings: finished.warnings,
+        account: finished.account,
         blobs: cache.blobs(),
         _held: held,
         _work: work,

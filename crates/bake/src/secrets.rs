@@ -12,6 +12,7 @@ use recipe::Recipe;
 
 use crate::{
     cache,
+    capture::Event,
     error::{Error, Result},
     finish,
 };
@@ -67,12 +68,137 @@ pub fn variables(recipe: &Recipe) -> Result<Variables> {
     Ok(variables)
 }
 
+/// The recipe with a setting for each vaulted variable: its value is in no file, so an
+/// operator gives it, or a start generates it where the recipe says so.
+pub fn with_vaulted<'a>(
+    recipe: &Recipe,
+    events: impl Iterator<Item = &'a Event>,
+) -> Result<Recipe> {
+    let mut recipe = recipe.clone();
+    for event in events {
+        let Event::Vaulted { variable, file } = event else {
+            continue;
+        };
+        let declared = recipe
+            .settings
+            .values_mut()
+            .find(|setting| setting.variable == *variable);
+        if let Some(setting) = declared {
+            setting.secret = true;
+            setting.required |= setting.generate.is_none();
+            continue;
+        }
+        if recipe.variables.contains_key(variable) {
+            continue; // the recipe's own value wins, and is none of the vault's
+        }
+        let name = variable.to_uppercase();
+        let wrong = |reason: &str| Error::Setting {
+            setting: name.clone(),
+            reason: format!("{file} vaults the variable `{variable}`, and {reason}"),
+        };
+        if recipe.settings.contains_key(&name) {
+            return Err(wrong(
+                "the setting of that name sets another: give the recipe a setting for it",
+            ));
+        }
+        if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.is_ascii() {
+            return Err(wrong(
+                "that cannot be a setting's name: give the recipe a setting for it",
+            ));
+        }
+        recipe.settings.insert(name, vaulted(variable));
+    }
+    Ok(recipe)
+}
+
+fn vaulted(variable: &str) -> Setting {
+    Setting {
+        variable: variable.to_owned(),
+        kind: Kind::Secret,
+        required: true,
+        required_if: None,
+        conflicts: Vec::new(),
+        deprecated: Vec::new(),
+        secret: true,
+        generate: None,
+        choices: Vec::new(),
+        min: None,
+        max: None,
+        pattern: None,
+        default: None,
+        help: "A secret of the playbooks' vault.".into(),
+        example: None,
+        section: None,
+        files: Vec::new(),
+    }
+}
+
+/// Refuses what a placeholder went into without showing: a file with it could neither be
+/// found nor written again.
+pub fn check_hashed<'a>(
+    recipe: &Recipe,
+    templates: &[Template],
+    events: impl Iterator<Item = &'a Event>,
+) -> Result<()> {
+    for event in events {
+        let Event::Hashed {
+            task,
+            placeholder: held,
+            how,
+            dest,
+        } = event
+        else {
+            continue;
+        };
+        let rendered = |dest: &String| {
+            templates
+                .iter()
+                .any(|t| t.dest == *dest && t.parity == Parity::Identical)
+        };
+        if dest.as_ref().is_some_and(rendered) {
+            continue;
+        }
+        let found = recipe
+            .settings
+            .iter()
+            .find(|(_, s)| placeholder(&s.variable) == *held);
+        if let Some((name, _)) = found {
+            return Err(Error::Setting {
+                setting: name.clone(),
+                reason: format!(
+                    "task `{task}` gives it to {how}, and no start could do that again: write the file with a `template` task, or do it in a service's ExecStartPre="
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `{{ db_password | default('PLACEHOLDER') }}`, which stood for a vaulted value inside a
+/// map during the play, becomes `{{ db_password }}`.
+fn without_default(value: &mut Value, default: &str) {
+    match value {
+        Value::String(text) if text.contains(default) => *text = text.replace(default, ""),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| without_default(item, default)),
+        Value::Object(map) => map
+            .values_mut()
+            .for_each(|item| without_default(item, default)),
+        _ => {}
+    }
+}
+
 /// Takes the placeholders out of captured variables and checks that none is left in
 /// another variable, which would freeze it.
 pub fn remove(recipe: &Recipe, variables: &mut [&mut Variables]) -> Result<()> {
     for (name, setting) in &recipe.settings {
         let stands = Value::from(placeholder(&setting.variable));
+        let default = format!(" | default('{}')", placeholder(&setting.variable));
         for variables in variables.iter_mut() {
+            for value in variables.values_mut() {
+                without_default(value, &default);
+            }
             if variables.get(&setting.variable) == Some(&stands) {
                 variables.shift_remove(&setting.variable);
             } else if setting.secret
@@ -222,6 +348,23 @@ pub fn check_files(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vaulted_value_inside_a_map_becomes_its_settings_variable() {
+        let held = placeholder("db_password");
+        let mut value = serde_json::json!({"user": "u", "password": format!("{{{{ db_password | default('{held}') }}}}")});
+        without_default(&mut value, &format!(" | default('{held}')"));
+        assert_eq!(value["password"], "{{ db_password }}");
+    }
+
+    #[test]
+    fn the_launcher_and_the_builder_agree_on_placeholders() {
+        // python3 -c 'import tiffin_records; print(tiffin_records.placeholder("top"))'
+        assert_eq!(
+            placeholder("top"),
+            "tiffin-placeholder-1d6ef8041aa6a0cebbf48062"
+        );
+    }
 
     #[test]
     fn a_placeholder_is_found_in_base64_wherever_it_begins() {

@@ -57,6 +57,9 @@ pub struct Recipe {
     pub groups: Vec<String>,
     /// Extra variables for Ansible.
     pub variables: serde_json::Map<String, serde_json::Value>,
+    /// Variables that may be in the image although a vault or a `no_log` task holds them.
+    pub public: Vec<String>,
+    pub frozen_facts: Frozen,
     /// At least one, lowest first.
     pub layers: Vec<Layer>,
     /// By the name of the environment variable. `files` and `default` are for the builder to fill in.
@@ -98,6 +101,16 @@ pub enum Base {
     OciArchive(PathBuf),
     /// `docker://host/repo:tag`, without the `docker://`.
     Docker(String),
+}
+
+/// Facts about the machine that stay as they were at build instead of being computed at
+/// each start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Frozen {
+    #[default]
+    None,
+    All,
+    Named(Vec<String>),
 }
 
 /// One run of the playbook.

@@ -11,7 +11,7 @@ use crate::error::{Error, Problem, Result, nearest};
 use crate::field::{Field, Table};
 use crate::setting::{known, settings};
 use crate::yaml::{self, quote};
-use crate::{Base, Health, Layer, Recipe};
+use crate::{Base, Frozen, Health, Layer, Recipe};
 
 /// Nobody writes that much by hand.
 const MAX_BYTES: usize = 1 << 20;
@@ -30,6 +30,8 @@ const KEYS: &[&str] = &[
     "inventory",
     "groups",
     "variables",
+    "public",
+    "frozen_facts",
     "layers",
     "settings",
     "volumes",
@@ -119,6 +121,15 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             .transpose()?,
         groups: groups(&table)?,
         variables: variables(&table)?,
+        public: names(&table, "public")?,
+        frozen_facts: match table.get("frozen_facts") {
+            Some(field) if matches!(field.node.kind, yaml::Kind::Bool(_)) => match field.flag()? {
+                true => Frozen::All,
+                false => Frozen::None,
+            },
+            Some(_) => Frozen::Named(names(&table, "frozen_facts")?),
+            None => Frozen::None,
+        },
         layers: match table.get("layers") {
             Some(field) => layers(&field)?,
             None => vec![layer("stack".to_owned())],
@@ -325,6 +336,22 @@ fn variables(table: &Table) -> Result<serde_json::Map<String, serde_json::Value>
         .into_iter()
         .map(|(key, field)| (key.name.clone(), field.node.value()))
         .collect())
+}
+
+/// Names of variables, of facts with their dot.
+fn names(table: &Table, key: &str) -> Result<Vec<String>> {
+    let Some(field) = table.get(key) else {
+        return Ok(Vec::new());
+    };
+    let name = |item: &Field| {
+        let text = item.text()?;
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+        match text.bytes().all(word) {
+            true => Ok(text.to_owned()),
+            false => Err(item.cannot("a variable's name is made of letters, digits and `_`")),
+        }
+    };
+    field.list()?.iter().map(name).collect()
 }
 
 fn layer(name: String) -> Layer {

@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use bake::{Baked, BakedLayer};
-use contract::{Contract, Parity};
+use contract::Contract;
 use image::{Config, Content, Entry, Healthcheck, Layer, LayerOptions, Source};
 use recipe::Recipe;
 
 use crate::{
-    base, cli,
+    account, base, cli,
     printer::{Printer, size},
 };
 
@@ -387,39 +387,7 @@ fn account(
     sha256: &str,
     printer: &Printer,
 ) -> Vec<String> {
-    let templates = &baked.contract.templates;
-    let identical = templates
-        .iter()
-        .filter(|t| t.parity == Parity::Identical)
-        .count();
-    let mut lines = vec![format!(
-        "templates: {} captured, {identical} render identically",
-        templates.len()
-    )];
-    for template in templates {
-        match &template.parity {
-            Parity::Identical => {}
-            Parity::Differs {
-                line,
-                ansible,
-                tiffin,
-            } => {
-                lines.push(format!(
-                    "  {} stays as Ansible wrote it: line {line} differs",
-                    template.dest
-                ));
-                lines.push(format!("    Ansible: {ansible}"));
-                lines.push(format!("    Tiffin:  {tiffin}"));
-            }
-            Parity::Failed { reason } => lines.push(format!(
-                "  {} stays as Ansible wrote it: {reason}",
-                template.dest
-            )),
-        }
-    }
-    for (name, setting) in &baked.contract.settings {
-        lines.push(format!("  {name} -> {}", setting.files.join(" ")));
-    }
+    let mut lines = account::lines(&baked.contract, &baked.account);
     let reused = baked.layers.iter().filter(|l| l.from_cache).count();
     lines.push(format!(
         "{reference}: {} in {} layers ({reused} unchanged), {:.1} s",

@@ -1,5 +1,6 @@
 //! The builder's command line: parses, calls, prints; decides nothing.
 
+mod account;
 mod base;
 mod build;
 mod cache;

@@ -1,0 +1,175 @@
+"""Tasks that write a file from their arguments: `copy: content=`, lineinfile and the like.
+
+A template keeps its text in a file of its own; these keep it in an argument, so it is the
+raw argument that is captured. Where in the file its value ended, the builder works out.
+"""
+
+import hashlib
+import json
+import re
+
+from ansible.template import Templar
+
+from tiffin_closure import Closure, Unportable, encode, names_of, rename
+from tiffin_records import record
+
+# The argument that holds the text, by module, with its aliases.
+VALUES = {
+    "copy": ("content",),
+    "lineinfile": ("line", "value"),
+    "blockinfile": ("block", "content"),
+    "replace": ("replace",),
+    "ini_file": ("value",),
+}
+# They change files too, but where only they know.
+OTHERS = {
+    "assemble", "authorized_key", "cron", "cronvar", "debconf", "hostname", "htpasswd", "known_hosts", "locale_gen",
+    "mount", "pam_limits", "pamd", "sudoers", "sysctl", "timezone", "xml",
+}
+MODULES = set(VALUES) | OTHERS
+PATHS = ("path", "dest", "destfile", "name")
+
+
+def loop_names(task, variables):
+    names = {variables.get("ansible_loop_var") or getattr(task.loop_control, "loop_var", None) or "item", "ansible_loop"}
+    index = getattr(task.loop_control, "index_var", None)
+    return names | {index} if index else names
+
+
+def raw_item(task, templar, variables):
+    """The loop's item as the playbook wrote it, before the loop rendered it: `None` when unknown."""
+    name = variables.get("ansible_loop_var")
+    if task.loop is None or not name or name not in variables:
+        return None
+    item, raw, as_dict = variables[name], task.loop, task.loop_with == "dict"
+    for _ in range(5):
+        if not isinstance(raw, str):
+            break
+        found = re.fullmatch(r"\{\{\s*(\w+)\s*(\|\s*dict2items\s*)?\}\}", raw.strip())
+        if not found:
+            return None
+        as_dict = as_dict or bool(found.group(2))
+        raw = variables.get(found.group(1))
+    if as_dict and hasattr(raw, "items"):
+        if isinstance(item, dict) and item.get("key") in raw:
+            return {"key": item["key"], "value": raw[item["key"]]}
+        return None
+    for each in raw if isinstance(raw, list) else []:
+        try:
+            if templar.is_template(each) and templar.template(each) == item:
+                return each
+        except Exception:
+            continue
+    return None
+
+
+def with_raw_item(task, templar, variables):
+    raw = raw_item(task, templar, variables)
+    if raw is None:
+        return variables
+    return dict(variables, **{variables["ansible_loop_var"]: raw})
+
+
+def place_of(task, environment, variables, raw, values):
+    """Names of variables that decide where a task writes and how often, not what."""
+    where = [v for k, v in raw.items() if k not in values]
+    closure = Closure(environment, variables)
+    for value in where:
+        closure.value(value)
+    if isinstance(task.loop, str):
+        # The list itself; what its items are made from is followed when they are known raw.
+        closure.text(task.loop)
+        if raw_item(task, Templar(loader=None, variables=variables), variables) is not None:
+            closure.found = {k: v for k, v in closure.found.items() if k in task.loop}
+    elif task.loop is not None and raw_item(task, Templar(loader=None, variables=variables), variables) is None:
+        closure.value(task.loop)
+    local = loop_names(task, variables)
+    return sorted(name for name in closure.names() if name not in local)
+
+
+def when_of(task, environment, variables):
+    closure = Closure(environment, variables)
+    for condition in task.when or []:
+        closure.expression(str(condition))
+    return closure.names()
+
+
+def own_names(task, closure):
+    """The same text with names of its own for what only this turn of a loop means by them."""
+    local = {name for name in loop_names(task, closure.variables) if name in closure.found}
+    if not local:
+        return {}
+    pattern = re.compile(r"\b(%s)\b" % "|".join(sorted(local)))
+    grown = True
+    while grown:
+        grown = False
+        for name, value in closure.found.items():
+            if name not in local and isinstance(value, str) and pattern.search(value):
+                local.add(name)
+                pattern = re.compile(r"\b(%s)\b" % "|".join(sorted(local)))
+                grown = True
+    try:
+        text = json.dumps({name: encode(closure.found[name]) for name in sorted(local)})
+    except Unportable:
+        return {}
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return {name: "%s_%s" % (name, mark) for name in local}
+
+
+def renamed(environment, value, names):
+    if isinstance(value, str) and ("{{" in value or "{%" in value):
+        return rename(environment, value, names) or value
+    if isinstance(value, dict):
+        return {key: renamed(environment, each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [renamed(environment, each, names) for each in value]
+    return value
+
+
+def record_edit(handler, raw, variables, result):
+    task = handler._task
+    module = task.action.rpartition(".")[2]
+    args = task.args
+    path = result.get("dest") or result.get("path") or next((args[p] for p in PATHS if args.get(p)), None)
+    event = {
+        "event": "edit",
+        "module": module,
+        "dest": str(path) if path else "",
+        "task": task.get_name(),
+        "notify": [str(name) for name in (task.notify or [])],
+        "validate": args.get("validate"),
+        "no_log": bool(task.no_log),
+    }
+    templar = Templar(loader=handler._loader, variables=variables)
+    variables = with_raw_item(task, templar, variables)
+    environment = templar.environment
+    keys = [key for key in VALUES.get(module, ()) if key in raw]
+    closure = Closure(environment, variables)
+    for key in keys if module in VALUES else raw:
+        closure.value(raw[key])
+    fixed = loop_names(task, variables)
+    if set(closure.names()) - fixed or any("{{" in str(variables.get(name)) for name in fixed):
+        names = own_names(task, closure)
+        found = closure.encoded()
+        event.update(
+            variables={names.get(k, k): renamed(environment, v, names) for k, v in found.items()},
+            dynamic=sorted(closure.dynamic),
+            place=place_of(task, environment, variables, raw, keys),
+            when=when_of(task, environment, variables),
+        )
+        if keys:
+            event["raw"] = renamed(environment, encode(raw[keys[0]]), names)
+            event["value"] = encode_plain(args.get(keys[0]))
+            event["args"] = {k: encode_plain(v) for k, v in args.items() if k not in keys and not k.startswith("_")}
+    record(event)
+
+
+def encode_plain(value):
+    """A rendered argument: nothing in it is looked at again."""
+    if isinstance(value, dict):
+        return {str(k): encode_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode_plain(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return str(value)

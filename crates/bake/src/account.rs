@@ -1,0 +1,134 @@
+//! What a build has to say besides the contract: what stays as it was made, and what each
+//! setting reaches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::{Contract, Value};
+
+use crate::{
+    capture::{Event, TemplateEvent},
+    edits::Fixed,
+};
+
+#[derive(Debug, Default)]
+pub struct Account {
+    /// What tasks wrote from variables and no start writes again.
+    pub fixed: Vec<Fixed>,
+    /// Tasks that wrote nothing here, with the reason.
+    pub left_out: Vec<String>,
+    /// By setting: what else follows it, and what does not.
+    pub reach: BTreeMap<String, Reach>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// Services whose `when` or `ready` asks for it.
+    pub services: Vec<String>,
+    /// Tasks that used its value once and for all.
+    pub fixed: Vec<String>,
+}
+
+pub fn account<'a>(
+    contract: &Contract,
+    templates: &[TemplateEvent],
+    fixed: Vec<Fixed>,
+    events: impl Iterator<Item = &'a Event>,
+) -> Account {
+    let mut account = Account {
+        fixed,
+        ..Account::default()
+    };
+    let mut variables: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, setting) in &contract.settings {
+        variables.insert(&setting.variable, name);
+        account.reach.insert(name.clone(), Reach::default());
+    }
+    let mut note = |names: &[String], line: &str| {
+        for name in names {
+            let reach = variables
+                .get(name.as_str())
+                .and_then(|setting| account.reach.get_mut(*setting));
+            if let Some(reach) = reach.filter(|r| !r.fixed.iter().any(|known| known == line)) {
+                reach.fixed.push(line.to_owned());
+            }
+        }
+    };
+    let mut left_out = BTreeSet::new();
+    for event in events {
+        match event {
+            Event::Use {
+                task,
+                module,
+                names,
+            } => note(names, &format!("task `{task}` ({module})")),
+            Event::LeftOut {
+                task,
+                reason,
+                names,
+            } if names.is_empty() => {
+                left_out.insert(format!("task `{task}` was {reason}"));
+            }
+            Event::LeftOut { task, names, .. } => {
+                note(names, &format!("task `{task}` was skipped by its `when`"));
+            }
+            _ => {}
+        }
+    }
+    for template in templates {
+        let task = &template.task;
+        let dest = &template.dest;
+        note(
+            &template.place,
+            &format!("where task `{task}` writes {dest}"),
+        );
+        note(
+            &template.when,
+            &format!("whether task `{task}` writes {dest}"),
+        );
+    }
+    for fixed in &account.fixed {
+        note(
+            &fixed.names,
+            &format!("task `{}` in {}", fixed.task, fixed.dest),
+        );
+    }
+    account.left_out = left_out.into_iter().collect();
+    for (service, said) in &contract.services {
+        let mut texts: Vec<&str> = said.when.iter().map(String::as_str).collect();
+        if let Some(ready) = &said.ready {
+            let checks = [&ready.tcp, &ready.unix, &ready.http, &ready.command];
+            texts.extend(checks.into_iter().flatten().map(String::as_str));
+        }
+        let mut seen = BTreeSet::new();
+        for text in texts {
+            needs(text, contract, &mut seen);
+        }
+        for name in seen {
+            if let Some(setting) = variables.get(name.as_str())
+                && let Some(reach) = account.reach.get_mut(*setting)
+            {
+                reach.services.push(service.clone());
+            }
+        }
+    }
+    account
+}
+
+/// All names that a text may mean, through the variables that it names.
+fn needs(text: &str, contract: &Contract, seen: &mut BTreeSet<String>) {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    for name in text.split(|c| !word(c)).filter(|name| !name.is_empty()) {
+        if !seen.insert(name.to_owned()) {
+            continue;
+        }
+        let mut stack: Vec<&Value> = contract.variables.get(name).into_iter().collect();
+        while let Some(value) = stack.pop() {
+            match value {
+                Value::String(text) if text.contains('{') => needs(text, contract, seen),
+                Value::Array(items) => stack.extend(items),
+                Value::Object(map) => stack.extend(map.values()),
+                _ => {}
+            }
+        }
+    }
+}
