@@ -135,6 +135,7 @@ def record_template(handler, raw, seen, result):
         "variables": closure.encoded(),
         "expressions": expressions.encoded(),
         "includes": closure.includes,
+        "missing": sorted(closure.missing),
         "dynamic": sorted(closure.dynamic),
         "place": place_of(task, plain.environment, variables, raw, ()),
         "when": when_of(task, plain.environment, variables),

@@ -57,6 +57,8 @@ class Closure:
         self.found = {}
         self.partial = {name: {} for name in NEVER_WHOLE}
         self.used = set()
+        # Facts that this machine does not have, or not without a program that the box lacks.
+        self.missing = set()
         self.dynamic = set()
         self.includes = {}
         self.texts = {}
@@ -129,6 +131,8 @@ class Closure:
             if key in values:
                 kept[key] = values[key]
                 self.value(values[key])
+            elif name == "ansible_facts":
+                self.missing.add("ansible_facts." + key)
         if whole > 0 and name in NEVER_WHOLE:
             self.dynamic.add(name)
         elif whole > 0:
@@ -149,6 +153,8 @@ class Closure:
             self.dynamic.add("hostvars")
 
     def name(self, name):
+        if name not in self.variables and name.startswith("ansible_"):
+            self.missing.add(name)
         if name in self.found or name in self.partial or name not in self.variables:
             return
         if name in MAGIC:

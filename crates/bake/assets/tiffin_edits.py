@@ -153,6 +153,7 @@ def record_edit(handler, raw, variables, result):
         found = closure.encoded()
         event.update(
             variables={names.get(k, k): renamed(environment, v, names) for k, v in found.items()},
+            missing=sorted(closure.missing),
             dynamic=sorted(closure.dynamic),
             place=place_of(task, environment, variables, raw, keys),
             when=when_of(task, environment, variables),

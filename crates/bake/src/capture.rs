@@ -67,6 +67,9 @@ pub struct TemplateEvent {
     pub expressions: Variables,
     #[serde(default)]
     pub includes: BTreeMap<String, String>,
+    /// Facts that it asks for and that the build machine does not have.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// Why the variables cannot be known before the template runs.
     #[serde(default)]
     pub dynamic: Vec<String>,
@@ -98,6 +101,7 @@ pub struct EditEvent {
     /// The other arguments, rendered.
     pub args: serde_json::Map<String, Value>,
     pub variables: Variables,
+    pub missing: Vec<String>,
     pub dynamic: Vec<String>,
     pub place: Vec<String>,
     pub when: Vec<String>,

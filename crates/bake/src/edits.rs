@@ -379,6 +379,7 @@ fn template(
         variables,
         expressions: Variables::new(),
         includes: BTreeMap::new(),
+        missing: all(|e| &e.missing),
         dynamic: all(|e| &e.dynamic),
         place: all(|e| &e.place),
         when: all(|e| &e.when),

@@ -39,11 +39,22 @@ const IDENTITY: &[&str] = &[
 ];
 
 /// Names in the contract's variables that the start computes: `ansible_hostname`, and
-/// `ansible_facts.hostname` where a template says it that way.
-pub fn at_start<'a>(maps: impl Iterator<Item = &'a Variables>, frozen: &Frozen) -> Vec<String> {
-    let mut names = Vec::new();
+/// `ansible_facts.hostname` where a template says it that way. `missing` are those that
+/// templates ask for and the build machine does not have.
+pub fn at_start<'a>(
+    maps: impl Iterator<Item = &'a Variables>,
+    missing: impl Iterator<Item = &'a String>,
+    frozen: &Frozen,
+) -> Vec<String> {
+    let is_host = |name: &&String| {
+        let fact = name
+            .strip_prefix("ansible_facts.")
+            .or(name.strip_prefix("ansible_"));
+        fact.is_some_and(|fact| HOST.contains(&fact))
+    };
+    let mut names: Vec<String> = missing.filter(is_host).cloned().collect();
     if *frozen == Frozen::All {
-        return names;
+        return Vec::new();
     }
     for variables in maps {
         let flat = HOST.iter().map(|fact| format!("ansible_{fact}"));
@@ -101,13 +112,21 @@ mod tests {
             "ansible_facts": {"memtotal_mb": 9, "os_family": "Debian"},
         });
         let variables = value.as_object().unwrap();
-        let names = |frozen: &Frozen| at_start([variables].into_iter(), frozen);
+        let missing = ["ansible_default_ipv4", "ansible_local"].map(str::to_owned);
+        let names = |frozen: &Frozen| at_start([variables].into_iter(), missing.iter(), frozen);
         assert_eq!(
             names(&Frozen::None),
-            ["ansible_facts.memtotal_mb", "ansible_processor_vcpus"]
+            [
+                "ansible_default_ipv4",
+                "ansible_facts.memtotal_mb",
+                "ansible_processor_vcpus"
+            ]
         );
         let kept = Frozen::Named(vec!["ansible_processor_vcpus".into()]);
-        assert_eq!(names(&kept), ["ansible_facts.memtotal_mb"]);
+        assert_eq!(
+            names(&kept),
+            ["ansible_default_ipv4", "ansible_facts.memtotal_mb"]
+        );
         assert!(names(&Frozen::All).is_empty());
     }
 
@@ -119,7 +138,7 @@ mod tests {
         });
         let mut variables = value.as_object().unwrap().clone();
         let kept = Frozen::Named(vec!["ansible_facts.domain".into()]);
-        let names = at_start([&variables].into_iter(), &kept);
+        let names = at_start([&variables].into_iter(), [].iter(), &kept);
         forget(&names, &mut variables);
         let expected = json!({
             "ansible_hostname": null, "ansible_processor_vcpus": 2,

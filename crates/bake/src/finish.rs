@@ -105,6 +105,10 @@ pub fn finish(
     secrets::check_hashed(recipe, &templates, events())?;
     let facts = facts::at_start(
         std::iter::once(&variables).chain(templates.iter().map(|t| &t.variables)),
+        captured
+            .iter()
+            .filter(|e| identical(&templates, &e.dest))
+            .flat_map(|e| &e.missing),
         &recipe.frozen_facts,
     );
     facts::forget(&facts, &mut variables);
@@ -202,6 +206,11 @@ pub fn finish(
         warnings,
         account,
     })
+}
+
+fn identical(templates: &[contract::Template], dest: &str) -> bool {
+    let mut templates = templates.iter();
+    templates.any(|t| t.dest == dest && t.parity == Parity::Identical)
 }
 
 /// What the playbook's handlers do to services, under every name that a task may notify.

@@ -11,7 +11,7 @@ use crate::harness::*;
 
 /// A recipe of one layer on the base that the reference stack has, which is in the cache.
 pub struct Small {
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 impl Small {
@@ -26,8 +26,11 @@ impl Small {
         small
     }
 
+    /// A file, and the directories that it lies in.
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.dir.path().join(name), text).unwrap();
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     pub fn dist(&self) -> PathBuf {
@@ -41,6 +44,30 @@ impl Small {
             .arg(self.dir.path().join("tiffin.yaml"));
         command.arg("--output").arg(self.dist());
         command
+    }
+
+    /// The contract in the top layer of what was built last.
+    pub fn contract_text(&self) -> String {
+        let archive = self.dist().join("small-v1.tar");
+        let manifest = must(
+            Command::new("tar")
+                .arg("-xOf")
+                .arg(&archive)
+                .arg("manifest.json"),
+        );
+        let top = manifest.rsplit("blobs/sha256/").next().unwrap();
+        let top = top.split('"').next().unwrap();
+        let script = "tar -xOf \"$1\" blobs/sha256/$2 | tar -xzO usr/lib/tiffin/contract.json";
+        must(
+            Command::new("sh")
+                .args(["-c", script, "sh"])
+                .arg(&archive)
+                .arg(top),
+        )
+    }
+
+    pub fn contract(&self) -> contract::Contract {
+        serde_json::from_str(&self.contract_text()).unwrap()
     }
 
     /// Nothing in `dist`, no mount, no process, no work of this build.
@@ -179,7 +206,7 @@ fn mistakes_in_the_recipe_are_named() {
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_secret_that_no_template_could_renew_stops_the_build() {
-    let small = Small::new("    - copy: {content: '{{ token }}', dest: /etc/token}\n");
+    let small = Small::new("    - shell: echo '{{ token }}' > /etc/token\n");
     small.write(
         "tiffin.yaml",
         "name: test/small\nplaybook: site.yml\nsettings:\n  TOKEN: {type: secret, generate: 32}\n",
@@ -195,9 +222,8 @@ fn a_secret_that_no_template_could_renew_stops_the_build() {
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn a_secret_in_base64_is_found_too() {
-    let small = Small::new(
-        "    - copy: {content: '{{ (\"user:\" ~ token) | b64encode }}', dest: /etc/token}\n",
-    );
+    let small =
+        Small::new("    - shell: echo '{{ (\"user:\" ~ token) | b64encode }}' > /etc/token\n");
     small.write(
         "tiffin.yaml",
         "name: test/small\nplaybook: site.yml\nsettings:\n  TOKEN: {type: secret, generate: 32}\n",
@@ -255,27 +281,7 @@ fn what_the_build_machine_keeps_for_itself_never_reaches_the_contract() {
         "PIP_EXTRA_INDEX_URL",
         "http://user:canary9pip@127.0.0.1:9/simple",
     ));
-    let layers = must(
-        Command::new("tar")
-            .arg("-xOf")
-            .arg(small.dist().join("small-v1.tar"))
-            .arg("manifest.json"),
-    );
-    let top = layers
-        .rsplit("blobs/sha256/")
-        .next()
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap()
-        .to_owned();
-    let script = "tar -xOf \"$1\" blobs/sha256/$2 | tar -xzO usr/lib/tiffin/contract.json";
-    let contract = must(
-        Command::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(small.dist().join("small-v1.tar"))
-            .arg(top),
-    );
+    let contract = small.contract_text();
     assert!(
         contract.contains("/etc/env") && contract.contains("\"identical\""),
         "{contract}"

@@ -5,6 +5,7 @@
 
 mod archive;
 mod build;
+mod capture;
 mod changes;
 mod customer;
 mod harness;
