@@ -75,7 +75,9 @@ pub fn at_start<'a>(
 /// Whether one of the facts is among what a template needs.
 pub fn uses(facts: &[String], variables: &Variables, missing: &[String]) -> bool {
     let has = |fact: &String| match fact.strip_prefix("ansible_facts.") {
-        Some(key) => matches!(variables.get(ALL), Some(Value::Object(map)) if map.contains_key(key)),
+        Some(key) => {
+            matches!(variables.get(ALL), Some(Value::Object(map)) if map.contains_key(key))
+        }
         None => variables.contains_key(fact),
     };
     facts.iter().any(|fact| has(fact) || missing.contains(fact))
