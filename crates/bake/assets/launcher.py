@@ -25,12 +25,17 @@ import sys
 
 from ansible import __version__ as ansible_version
 from ansible.executor.task_executor import TaskExecutor
-from ansible.template import JinjaPluginIntercept, Templar
+from ansible.template import Templar
+
+try:
+    from ansible.template import JinjaPluginIntercept
+except ImportError:  # since ansible-core 2.19
+    from ansible._internal._templating._jinja_plugins import JinjaPluginIntercept
 
 import tiffin_edits
 import tiffin_handlers
 import tiffin_vault
-from tiffin_closure import Closure, names_of
+from tiffin_closure import Closure, environment_of, names_of
 from tiffin_edits import place_of, when_of, with_raw_item
 from tiffin_handlers import SERVICE_MODULES
 from tiffin_records import placeholders, record
@@ -92,8 +97,10 @@ class SpyTemplar:
     def _render(self, function, text, *args, **kwargs):
         result = function(text, *args, **kwargs)
         if self._options is not None and "text" not in self._seen:
+            # Where the options stand depends on the version of ansible-core.
+            options = dict(self._options, **(kwargs.get("overrides") or {}))
             self._seen.update(
-                text=str.__str__(text), result=str.__str__(result), templar=self._spied, options=self._options
+                text=str.__str__(text), result=str.__str__(result), templar=self._spied, options=options
             )
         return result
 
@@ -109,9 +116,9 @@ def record_template(handler, raw, seen, result):
     header, body = header_options(seen["text"])
     options.update(header)
     templar = seen["templar"]
-    environment = templar.environment.overlay(
+    environment = environment_of(templar).overlay(
         **{k: v for k, v in options.items() if k != "newline_sequence"}
-    ) if header else templar.environment
+    )
     task = handler._task
     variables = seen["options"].get("available_variables") or templar.available_variables
     plain = Templar(loader=handler._loader, variables=variables)
@@ -120,7 +127,7 @@ def record_template(handler, raw, seen, result):
         closure.tree(environment.parse(body))
     except Exception as problem:
         closure.dynamic.add(str(problem))
-    expressions = Closure(plain.environment, variables)
+    expressions = Closure(environment_of(plain), variables)
     for expression in EXPRESSIONS:
         expressions.text(expression)
     args = task.args
@@ -137,8 +144,8 @@ def record_template(handler, raw, seen, result):
         "includes": closure.includes,
         "missing": sorted(closure.missing),
         "dynamic": sorted(closure.dynamic),
-        "place": place_of(task, plain.environment, variables, raw, ()),
-        "when": when_of(task, plain.environment, variables),
+        "place": place_of(task, environment_of(plain), variables, raw, ()),
+        "when": when_of(task, environment_of(plain), variables),
         "notify": [str(name) for name in (task.notify or [])],
         "validate": args.get("validate"),
         "no_log": bool(task.no_log),
@@ -160,7 +167,7 @@ def record_service(handler):
 def record_use(handler, raw, variables):
     """Which variables a task fixed in the image for good."""
     task = handler._task
-    names = names_of(Templar(loader=handler._loader, variables=variables).environment, variables, raw.values())
+    names = names_of(environment_of(Templar(loader=handler._loader, variables=variables)), variables, raw.values())
     names = [name for name in names if not name.startswith("ansible_")]
     if names:
         module = task.action.rpartition(".")[2]
@@ -230,7 +237,7 @@ def watch_tasks():
         action = self._task.action.rpartition(".")[2]
         if result.get("skipped") and (action == "template" or action in tiffin_edits.MODULES):
             variables = kwargs.get("variables") or next((a for a in args if isinstance(a, dict)), None) or self._job_vars
-            environment = Templar(loader=self._loader, variables=variables).environment
+            environment = environment_of(Templar(loader=self._loader, variables=variables))
             names = when_of(self._task, environment, variables)
             if names:
                 record({"event": "left_out", "task": self._task.get_name(), "reason": "skipped", "names": names})
@@ -266,7 +273,7 @@ def watch_filters():
     def watched(self, key):
         function = get(self, key)
         name = key.rpartition(".")[2]
-        if name not in HASHES or self._pluginloader.type != "filter":
+        if name not in HASHES:
             return function
 
         @functools.wraps(function)

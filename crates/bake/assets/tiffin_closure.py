@@ -5,6 +5,11 @@ import re
 from ansible.utils.unsafe_proxy import AnsibleUnsafe
 from jinja2 import meta, nodes
 
+try:
+    from ansible.template import is_trusted_as_template as is_trusted
+except ImportError:  # before ansible-core 2.19
+    is_trusted = None
+
 from tiffin_records import placeholder
 
 # What Ansible itself adds to every task: never captured wholesale, since it holds the
@@ -25,7 +30,15 @@ class Unportable(Exception):
 
 
 def unsafe(value):
+    """Whether Ansible never renders a text."""
+    if is_trusted is not None:
+        return isinstance(value, str) and ("{{" in value or "{%" in value) and not is_trusted(value)
     return isinstance(value, AnsibleUnsafe)
+
+
+def environment_of(templar):
+    """Jinja's environment behind a templar; since ansible-core 2.19 it belongs to its engine."""
+    return getattr(templar, "_engine", templar).environment
 
 
 def encode(value):

@@ -10,7 +10,7 @@ import re
 
 from ansible.template import Templar
 
-from tiffin_closure import Closure, Unportable, encode, names_of, rename
+from tiffin_closure import Closure, Unportable, encode, environment_of, names_of, rename
 from tiffin_records import record
 
 # The argument that holds the text, by module, with its aliases.
@@ -142,13 +142,16 @@ def record_edit(handler, raw, variables, result):
     }
     templar = Templar(loader=handler._loader, variables=variables)
     variables = with_raw_item(task, templar, variables)
-    environment = templar.environment
+    environment = environment_of(templar)
     keys = [key for key in VALUES.get(module, ()) if key in raw]
     closure = Closure(environment, variables)
     for key in keys if module in VALUES else raw:
         closure.value(raw[key])
     fixed = loop_names(task, variables)
-    if set(closure.names()) - fixed or any("{{" in str(variables.get(name)) for name in fixed):
+    own = set(closure.names())
+    # An item that was rendered before it could be seen: the variables behind it are lost.
+    loop = [task.loop] if task.loop is not None and own & fixed else []
+    if own - fixed or any("{{" in str(variables.get(name)) for name in fixed) or names_of(environment, variables, loop):
         names = own_names(task, closure)
         found = closure.encoded()
         event.update(

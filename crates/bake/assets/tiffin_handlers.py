@@ -5,7 +5,7 @@ import shlex
 
 from ansible.template import Templar
 
-from tiffin_closure import Closure
+from tiffin_closure import Closure, environment_of
 from tiffin_records import record
 
 SERVICE_MODULES = {"service", "systemd", "systemd_service", "sysvinit", "supervisorctl"}
@@ -92,6 +92,12 @@ def tasks_of(blocks):
             yield block
 
 
+def is_met(task, templar):
+    if hasattr(task, "evaluate_conditional"):
+        return task.evaluate_conditional(templar, templar.available_variables)
+    return all(templar.evaluate_conditional(condition) for condition in task.when)
+
+
 def describe(task, variables, loader):
     templar = Templar(loader=loader, variables=variables)
     found = []
@@ -100,7 +106,7 @@ def describe(task, variables, loader):
         if item is not None:
             templar = Templar(loader=loader, variables=dict(variables, **{variable: item}))
         try:
-            if not task.evaluate_conditional(templar, templar.available_variables):
+            if not is_met(task, templar):
                 continue
         except Exception:  # it asks for what only a run knows: it may well act
             pass
@@ -128,7 +134,7 @@ def record_play(strategy, iterator, expressions):
         except Exception as problem:
             handlers.append({"names": [str(task.name)], "listen": [], "module": task.action, "effects": [], "problem": str(problem)})
     variables = strategy._variable_manager.get_vars(play=play, host=host)
-    closure = Closure(Templar(loader=strategy._loader, variables=variables).environment, variables)
+    closure = Closure(environment_of(Templar(loader=strategy._loader, variables=variables)), variables)
     for text in expressions:
         closure.text(text)
     record({"event": "play", "handlers": handlers, "expressions": closure.encoded()})

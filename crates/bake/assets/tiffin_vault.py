@@ -19,15 +19,21 @@ from ansible.parsing.dataloader import DataLoader
 
 from tiffin_records import placeholder, record
 
-try:
-    from ansible.parsing.yaml.objects import AnsibleVaultEncryptedUnicode as Vaulted
-except ImportError:
+try:  # since ansible-core 2.19
+    from ansible._internal._datatag._tags import SourceWasEncrypted
     from ansible.parsing.vault import EncryptedString as Vaulted
-try:
     from ansible.template import trust_as_template as trusted
+
+    def was_vaulted(data, show_content):
+        return SourceWasEncrypted.is_tagged_on(data)
 except ImportError:
+    from ansible.parsing.yaml.objects import AnsibleVaultEncryptedUnicode as Vaulted
+
     def trusted(text):
         return text
+
+    def was_vaulted(data, show_content):
+        return not show_content
 
 # Variables that the recipe calls no secrets although they are vaulted.
 PUBLIC = set(json.loads(os.environ.get("TIFFIN_PUBLIC", "[]")))
@@ -71,8 +77,12 @@ class Reader:
             return trusted(placeholder(name))
         return trusted("{{ %s | default('%s') }}" % (name, placeholder(name)))
 
+    def is_vaulted(self, value):
+        text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        return isinstance(value, Vaulted) or self.whole and text
+
     def walk(self, value, path=()):
-        if isinstance(value, Vaulted) or self.whole and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        if self.is_vaulted(value):
             replaced = self.stand_in(path)
             return value if replaced is None else replaced
         if isinstance(value, dict):
@@ -91,9 +101,10 @@ class Reader:
 def install():
     load = DataLoader.load
 
-    def loaded(self, data, file_name="<string>", show_content=True, *args, **kwargs):
+    def loaded(self, data, file_name=None, show_content=True, *args, **kwargs):
+        file_name = file_name or "<string>"
         value = load(self, data, file_name, show_content, *args, **kwargs)
-        return Reader(file_name, whole=not show_content).walk(value)
+        return Reader(file_name, was_vaulted(data, show_content)).walk(value)
 
     real_file = DataLoader.get_real_file
 

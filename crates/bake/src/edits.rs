@@ -154,7 +154,7 @@ impl Made {
                     dest: edit.dest.clone(),
                     task: edit.task.clone(),
                     reason: format!("{}: {reason}", edit.module),
-                    names: edit.variables.keys().cloned().collect(),
+                    names: behind(edit),
                 }),
             }
         }
@@ -168,6 +168,12 @@ impl Made {
 
 fn is_fact(name: &str) -> bool {
     name.starts_with("ansible_") || name.starts_with("inventory_hostname")
+}
+
+fn behind(edit: &EditEvent) -> Vec<String> {
+    let names = edit.variables.keys().chain(&edit.place).chain(&edit.when);
+    let names: BTreeSet<&String> = names.collect();
+    names.into_iter().cloned().collect()
 }
 
 /// A start only knows the value anew: where it belongs and whether, the build decided.
