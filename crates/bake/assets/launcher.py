@@ -127,6 +127,9 @@ def record_template(handler, raw, seen, result):
         closure.tree(environment.parse(body))
     except Exception as problem:
         closure.dynamic.add(str(problem))
+    # Since 2.19 templates keep types that they lost before; the box must know.
+    if [int(part) for part in ansible_version.split(".")[:2]] >= [2, 19]:
+        closure.name("ansible_version")
     expressions = Closure(environment_of(plain), variables)
     for expression in EXPRESSIONS:
         expressions.text(expression)
