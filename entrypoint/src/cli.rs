@@ -24,7 +24,10 @@ pub enum Verb {
     Status {
         json: bool,
     },
-    Logs(Option<String>),
+    Logs {
+        name: Option<String>,
+        follow: bool,
+    },
     StartService(String),
     StopService(String),
     RestartService(String),
@@ -53,7 +56,7 @@ docker run --rm IMAGE version        name and version
 docker run -it IMAGE COMMAND…        any other command, with the configuration rendered
 
 docker exec BOX tiffin status        the services and how they are; --json
-docker exec BOX tiffin logs [NAME]   their last lines
+docker exec BOX tiffin logs [NAME]   their last lines; -f follows
 docker exec BOX tiffin start NAME    likewise stop NAME, restart NAME
 docker exec BOX tiffin reload        read the settings again, restart what changes;
                                      --dry-run only shows it, reload NAME one service
@@ -123,8 +126,22 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("reload", [name]) if !name.starts_with('-') => Verb::ReloadService((*name).to_owned()),
         ("status", []) => Verb::Status { json: false },
         ("status", ["--json"]) => Verb::Status { json: true },
-        ("logs", []) => Verb::Logs(None),
-        ("logs", [name]) => Verb::Logs(Some((*name).to_owned())),
+        ("logs", []) => Verb::Logs {
+            name: None,
+            follow: false,
+        },
+        ("logs", ["-f" | "--follow"]) => Verb::Logs {
+            name: None,
+            follow: true,
+        },
+        ("logs", [name] | ["-f" | "--follow", name] | [name, "-f" | "--follow"])
+            if !name.starts_with('-') =>
+        {
+            Verb::Logs {
+                name: Some((*name).to_owned()),
+                follow: rest.len() > 1,
+            }
+        }
         ("health", []) => Verb::Health,
         ("version" | "--version", []) => Verb::Version,
         ("probe", rest) => Verb::Probe(rest.iter().map(|word| (*word).to_owned()).collect()),

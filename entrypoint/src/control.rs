@@ -3,7 +3,7 @@
 //! One line of JSON each way on a unix socket that only root can open: a [`Request`], then
 //! a [`Reply`].
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub enum Request {
     Status,
     Logs {
         name: Option<String>,
+        /// Then all lines to come, as they are, after [`Reply::Follows`].
+        #[serde(default)]
+        follow: bool,
     },
     Start {
         name: String,
@@ -49,6 +52,8 @@ pub enum Reply {
     Done,
     Refused(String),
     Lines(Vec<String>),
+    /// Bytes follow, until the box ends.
+    Follows,
     Services(Vec<Status>),
 }
 
@@ -72,24 +77,46 @@ pub struct Status {
 }
 
 pub fn ask(root: &Root, request: &Request) -> Result<Reply> {
-    let talk = || -> std::io::Result<String> {
-        let stream = UnixStream::connect(root.path(SOCKET))?;
+    Ok(begin(root, request)?.0)
+}
+
+/// Follows the logs: hands them on until the box ends or nobody takes them any more.
+pub fn follow(root: &Root, name: Option<String>, out: &mut dyn Write) -> Result<Reply> {
+    let request = Request::Logs { name, follow: true };
+    let (reply, mut stream) = begin(root, &request)?;
+    if reply == Reply::Follows {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            if out.write_all(&buffer[..count]).is_err() || out.flush().is_err() {
+                break;
+            }
+        }
+    }
+    Ok(reply)
+}
+
+/// The answer, and what may come after it.
+fn begin(root: &Root, request: &Request) -> Result<(Reply, BufReader<UnixStream>)> {
+    let talk = || -> std::io::Result<(String, BufReader<UnixStream>)> {
+        let mut stream = UnixStream::connect(root.path(SOCKET))?;
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        (&stream).write_all(line.as_bytes())?;
+        stream.write_all(line.as_bytes())?;
         let mut answer = String::new();
-        BufReader::new(&stream).read_line(&mut answer)?;
-        Ok(answer)
+        let mut stream = BufReader::new(stream);
+        stream.read_line(&mut answer)?;
+        Ok((answer, stream))
     };
-    let answer = talk().map_err(|error| {
+    let (answer, stream) = talk().map_err(|error| {
         Failure::new(
             Code::Failed,
             format!("cannot ask the running box through {SOCKET}: {error}"),
         )
         .hint("this command works in a box that was started: docker exec BOX tiffin …")
     })?;
-    serde_json::from_str(&answer)
-        .map_err(|_| Failure::new(Code::Failed, "the box ended before it answered"))
+    let reply = serde_json::from_str(&answer)
+        .map_err(|_| Failure::new(Code::Failed, "the box ended before it answered"))?;
+    Ok((reply, stream))
 }
 
 /// A table, the name's column as wide as it must be.

@@ -4,10 +4,16 @@
 //! when that is long the services' pipes are not read, so that nothing is lost and the
 //! loop never blocks in a write.
 
+mod json;
+
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+pub use self::json::Level;
 
 /// Longer lines are split.
 const LINE_LIMIT: usize = 1 << 20;
@@ -29,6 +35,14 @@ pub fn said<T>(look: impl FnOnce(&mut Lines) -> T) -> T {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner),
     )
+}
+
+/// `TIFFIN_LOG=json`
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From here on every line is a JSON object, the entrypoint's own too.
+pub fn speak_json() {
+    JSON.store(true, Ordering::Relaxed);
 }
 
 /// Set when we are called `supervisord`: messages are those of its log.
@@ -109,6 +123,20 @@ fn speak(level: &str, message: &str) -> bool {
 
 /// `tiffin: message`, each line of it.
 pub fn say(message: &str) {
+    tell(Level::Info, message);
+}
+
+/// Something that may be wrong.
+pub fn warn(message: &str) {
+    tell(Level::Warning, message);
+}
+
+/// Something that was not done or does not go on.
+pub fn fail(message: &str) {
+    tell(Level::Error, message);
+}
+
+fn tell(level: Level, message: &str) {
     if speak("INFO", message) {
         return;
     }
@@ -117,6 +145,11 @@ pub fn say(message: &str) {
             lines.remember(0, line.as_bytes());
         }
     });
+    if JSON.load(Ordering::Relaxed) {
+        let object = json::object(SystemTime::now(), level, "tiffin", message.as_bytes());
+        let _ = std::io::stderr().lock().write_all(&object);
+        return;
+    }
     let mut text = String::new();
     for line in message.lines() {
         text.push_str("tiffin: ");
@@ -235,12 +268,12 @@ impl Lines {
     }
 
     /// The last lines with their place among those of all services, oldest first.
-    pub fn recent(&self, count: usize) -> impl Iterator<Item = (u64, String)> + '_ {
+    pub fn recent(&self, count: usize) -> impl Iterator<Item = (u64, &[u8])> + '_ {
         let skip = self.ring.len().saturating_sub(count);
         self.ring
             .iter()
             .skip(skip)
-            .map(|(at, line)| (*at, String::from_utf8_lossy(line).into_owned()))
+            .map(|(at, line)| (*at, line.as_slice()))
     }
 }
 
@@ -251,6 +284,15 @@ pub struct Queue {
     sequence: u64,
     /// Nobody reads stdout any more.
     closed: bool,
+    /// The lines of this turn, while somebody follows them.
+    pub tap: Option<Vec<Tapped>>,
+}
+
+/// A line for those who follow the logs.
+pub struct Tapped {
+    pub sequence: u64,
+    pub name: String,
+    pub line: Vec<u8>,
 }
 
 impl Queue {
@@ -264,7 +306,20 @@ impl Queue {
 
     fn push(&mut self, name: &str, line: &[u8]) {
         self.sequence += 1;
+        if let Some(tap) = &mut self.tap {
+            tap.push(Tapped {
+                sequence: self.sequence,
+                name: name.to_owned(),
+                line: line.to_vec(),
+            });
+        }
         if self.closed {
+            return;
+        }
+        if JSON.load(Ordering::Relaxed) {
+            let (level, text) = json::level(line);
+            self.bytes
+                .extend(json::object(SystemTime::now(), level, name, text));
             return;
         }
         // Without a name it passes as it is.
@@ -274,6 +329,11 @@ impl Queue {
         }
         self.bytes.extend(line);
         self.bytes.push_back(b'\n');
+    }
+
+    /// The place of the last line among those of all services.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     pub fn is_empty(&self) -> bool {
@@ -370,7 +430,7 @@ mod tests {
         }
         assert_eq!(
             lines.recent(2).map(|(_, l)| l).collect::<Vec<_>>(),
-            ["998", "999"]
+            [b"998", b"999"]
         );
         assert_eq!(lines.recent(usize::MAX).count(), RING_LINES);
     }

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let code = match ended {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => {
-            log::say(&failure.to_string());
+            log::fail(&failure.to_string());
             failure.code
         }
         // The hook has said where.
@@ -77,7 +77,7 @@ fn keep_secrets() {
             .location()
             .map(ToString::to_string)
             .unwrap_or_default();
-        log::say(&format!(
+        log::fail(&format!(
             "a defect at {place}\nhint: report this line and the box's `version` to the vendor"
         ));
     }));
@@ -85,6 +85,10 @@ fn keep_secrets() {
 
 fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
     let (root, verb) = cli::parse(arguments)?;
+    // What people ask for is answered to people; only the box's own log is for machines.
+    if verb == Verb::Start && environment.get("TIFFIN_LOG") == Some("json") {
+        log::speak_json();
+    }
     let root = Root::new(root);
     let contract = || start::contract(&root);
     match verb {
@@ -103,7 +107,8 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
             Ok(print(&format!("{} {}\n", product.name, product.version)))
         }
         Verb::Status { json } => ask(&root, &Request::Status, json),
-        Verb::Logs(name) => ask(&root, &Request::Logs { name }, false),
+        Verb::Logs { name, follow: true } => follow(&root, name),
+        Verb::Logs { name, follow } => ask(&root, &Request::Logs { name, follow }, false),
         Verb::StartService(name) => ask(&root, &Request::Start { name }, false),
         Verb::StopService(name) => ask(&root, &Request::Stop { name }, false),
         Verb::RestartService(name) => ask(&root, &Request::Restart { name }, false),
@@ -116,7 +121,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
 
 fn ask(root: &Root, request: &Request, json: bool) -> Result<Code> {
     Ok(match control::ask(root, request)? {
-        Reply::Done => Code::Ok,
+        Reply::Done | Reply::Follows => Code::Ok,
         Reply::Lines(lines) => print(
             &lines
                 .iter()
@@ -129,6 +134,17 @@ fn ask(root: &Root, request: &Request, json: bool) -> Result<Code> {
             log::say(&reason);
             Code::Failed
         }
+    })
+}
+
+fn follow(root: &Root, name: Option<String>) -> Result<Code> {
+    let reply = control::follow(root, name, &mut std::io::stdout().lock())?;
+    Ok(match reply {
+        Reply::Refused(reason) => {
+            log::say(&reason);
+            Code::Failed
+        }
+        _ => Code::Ok,
     })
 }
 

@@ -6,7 +6,7 @@ use contract::{Contract, Value, Variables};
 use crate::control::{self, Reply, Request};
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
-use crate::log::say;
+use crate::log::{say, warn};
 use crate::root::Root;
 use crate::secrets::{self, Secrets};
 use crate::settings::{self, Environment, Given, MASK, Resolved};
@@ -54,7 +54,7 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
     // Settings: all problems at once, and nothing touched when there are any.
     let mut resolved = resolve(contract, &state, environment)?;
     for warning in &resolved.warnings {
-        say(warning);
+        warn(warning);
     }
     // The volume is ours from here on; generated values are kept before anything uses them.
     let host = environment.get("HOSTNAME").unwrap_or("unknown");
@@ -87,7 +87,7 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
     // After rendering: programs of supervisord are templates too.
     let plan = plan::plan(contract, &engine, root, &environment.variables)?;
     for warning in plan.warnings.iter().chain(&accounts::note()) {
-        say(&format!("note: {warning}"));
+        warn(&format!("note: {warning}"));
     }
     if plan.services.is_empty() {
         return Err(

@@ -356,6 +356,7 @@ fn status(root: &Root, name: &str, found: &[&Status]) -> u8 {
             println!("     Status: \"{}\"", service.note);
         }
         let logs = Request::Logs {
+            follow: false,
             name: Some(service.name.clone()),
         };
         if let Ok(Reply::Lines(lines)) = control::ask(root, &logs)

@@ -162,6 +162,7 @@ fn mistakes() -> Vec<BoxedStrategy<Mistake>> {
             "[a-z]{1,9}|-----BEGIN CERTIFICATE-----\n[a-z]{4}|-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
         ),
         wrong("TIFFIN_STOP_TIMEOUT", "[a-z]{1,5}|-[0-9]|[1-9][0-9]{10}|"),
+        wrong("TIFFIN_LOG", "[a-i]{1,5}|JSON|json |"),
         secret(
             "TLS_KEY",
             "[a-z]{0,9}|\n-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",

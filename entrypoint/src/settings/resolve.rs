@@ -294,6 +294,11 @@ fn own(environment: &Environment, problems: &mut Vec<Problem>) {
         |text| text.parse::<u32>().is_ok(),
         "it takes a number of seconds",
     );
+    check(
+        "TIFFIN_LOG",
+        |text| matches!(text, "text" | "json"),
+        "it takes `text` or `json`",
+    );
     check("TIFFIN_UNKNOWN", |text| text == "warn", "it takes `warn`");
 }
 

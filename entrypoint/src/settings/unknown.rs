@@ -5,7 +5,12 @@ use contract::Contract;
 use super::{Environment, nearest};
 
 /// The entrypoint's own variables.
-pub const OWN: &[&str] = &["TIFFIN_SERVICE", "TIFFIN_STOP_TIMEOUT", "TIFFIN_UNKNOWN"];
+pub const OWN: &[&str] = &[
+    "TIFFIN_SERVICE",
+    "TIFFIN_LOG",
+    "TIFFIN_STOP_TIMEOUT",
+    "TIFFIN_UNKNOWN",
+];
 
 /// Variables that every container has or may have, and that nobody mistypes.
 const COMMON: &[&str] = &[

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::Supervisor;
+use super::follow::Followers;
 use super::machine::{Event, State, describe};
 use crate::control::{Reply, Request, Status};
 use crate::plan::is_called;
@@ -21,6 +22,7 @@ pub struct Clients {
     open: HashMap<usize, (UnixStream, Vec<u8>)>,
     next: usize,
     waiting: Vec<Waiting>,
+    pub(super) followers: Followers,
 }
 
 struct Waiting {
@@ -111,7 +113,19 @@ impl Supervisor<'_> {
         }
         let (name, goal) = match request {
             Request::Status => return answer(&stream, &Reply::Services(self.status())),
-            Request::Logs { name } => return answer(&stream, &self.logs(name.as_deref())),
+            Request::Logs { name, follow: true } => return self.follow_logs(stream, name),
+            Request::Logs { name, .. } => {
+                let reply = match self.recent_lines(name.as_deref()) {
+                    Ok(lines) => Reply::Lines(
+                        lines
+                            .iter()
+                            .map(|line| String::from_utf8_lossy(line).into_owned())
+                            .collect(),
+                    ),
+                    Err(reason) => Reply::Refused(reason),
+                };
+                return answer(&stream, &reply);
+            }
             Request::Diff { paths } => return self.serve_diff(&stream, &paths),
             Request::Reload { dry_run } => return self.serve_reload(stream, dry_run),
             Request::ReloadService { ref name } => (name.clone(), Goal::Settled),
@@ -167,7 +181,7 @@ impl Supervisor<'_> {
         });
     }
 
-    fn called(&self, name: &str) -> Vec<usize> {
+    pub(super) fn called(&self, name: &str) -> Vec<usize> {
         (0..self.slots.len())
             .filter(|at| !self.slots[*at].is_gone())
             .filter(|at| is_called(&self.slots[*at].planned.service, name))
@@ -242,7 +256,8 @@ impl Supervisor<'_> {
             .collect()
     }
 
-    fn logs(&self, name: Option<&str>) -> Reply {
+    /// What is remembered of one service or of all, as `NAME | line`.
+    pub(super) fn recent_lines(&self, name: Option<&str>) -> Result<Vec<Vec<u8>>, String> {
         let chosen = match name {
             Some(name) => self.called(name),
             None => (0..self.slots.len())
@@ -250,9 +265,9 @@ impl Supervisor<'_> {
                 .collect(),
         };
         if chosen.is_empty() {
-            return Reply::Refused(format!("no service is called {}", name.unwrap_or_default()));
+            return Err(format!("no service is called {}", name.unwrap_or_default()));
         }
-        let mut lines: Vec<(u64, String)> = Vec::new();
+        let mut lines: Vec<(u64, Vec<u8>)> = Vec::new();
         for at in chosen {
             let slot = &self.slots[at];
             for stream in std::iter::once(&slot.out).chain(&slot.errors) {
@@ -260,11 +275,16 @@ impl Supervisor<'_> {
                     stream
                         .lines
                         .recent(usize::MAX)
-                        .map(|(order, line)| (order, format!("{} | {line}", slot.name()))),
+                        .map(|(order, line)| (order, prefixed(slot.name(), line))),
                 );
             }
         }
         lines.sort();
-        Reply::Lines(lines.into_iter().map(|(_, line)| line).collect())
+        Ok(lines.into_iter().map(|(_, line)| line).collect())
     }
+}
+
+/// As stdout shows a line, without its end.
+pub fn prefixed(name: &str, line: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), b" | ", line].concat()
 }

@@ -8,6 +8,7 @@ mod children;
 mod clients;
 mod events;
 mod fastcgi;
+mod follow;
 mod leftovers;
 mod machine;
 #[cfg(test)]
@@ -35,7 +36,7 @@ pub use self::reload::Loaded;
 use self::slot::{Clearing, Slot};
 use crate::accounts::Accounts;
 use crate::exit::{Code, Failure, Result};
-use crate::log::{Queue, say};
+use crate::log::{Queue, fail, say};
 use crate::plan::Plan;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
@@ -61,6 +62,7 @@ const ERRORS: u64 = 4;
 const RPC_SOCKET: u64 = 5;
 const RPC_CLIENT: u64 = 6;
 const INPUT: u64 = 7;
+const FOLLOWER: u64 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -218,6 +220,7 @@ impl<'a> Supervisor<'a> {
             self.serve_rpc();
             self.send_events();
             self.flush_output();
+            self.serve_followers();
             if self.is_over() {
                 break;
             }
@@ -260,6 +263,7 @@ impl<'a> Supervisor<'a> {
                         INPUT => self.feed_input(at),
                         NOTIFY => self.read_notifications(at),
                         CLIENT => self.request(at),
+                        FOLLOWER => self.heard_follower(at),
                         _ => {}
                     },
                 }
@@ -285,6 +289,7 @@ impl<'a> Supervisor<'a> {
             self.read_output(at, true);
         }
         self.queue.finish();
+        self.finish_followers();
         if self.listener.is_some() {
             let _ = std::fs::remove_file(self.root.path(crate::control::SOCKET));
         }
@@ -474,7 +479,7 @@ impl<'a> Supervisor<'a> {
                 let slot = &self.slots[at];
                 let name = slot.name();
                 let mut message = format!("{name} is given up: {reason}");
-                let mut recent: Vec<(u64, String)> = std::iter::once(&slot.out)
+                let mut recent: Vec<(u64, &[u8])> = std::iter::once(&slot.out)
                     .chain(&slot.errors)
                     .flat_map(|stream| stream.lines.recent(20))
                     .collect();
@@ -482,7 +487,7 @@ impl<'a> Supervisor<'a> {
                 let lines: Vec<String> = recent
                     .split_off(recent.len().saturating_sub(20))
                     .into_iter()
-                    .map(|(_, line)| format!("\n  {name} | {line}"))
+                    .map(|(_, line)| format!("\n  {name} | {}", String::from_utf8_lossy(line)))
                     .collect();
                 if lines.is_empty() {
                     message.push_str("\nit wrote nothing");
@@ -490,7 +495,7 @@ impl<'a> Supervisor<'a> {
                     message.push_str("\nits last lines:");
                     message.extend(lines);
                 }
-                say(&message);
+                fail(&message);
                 // One that somebody starts by hand is not what the box is for.
                 if slot.planned.service.autostart {
                     self.end(Code::Service);

@@ -114,6 +114,14 @@ impl Moment {
         )
     }
 
+    /// `2026-11-21T07:30:00.000Z`
+    pub fn rfc3339(&self, milliseconds: u32) -> String {
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{milliseconds:03}Z",
+            self.year, self.month, self.day, self.hour, self.minute, self.second
+        )
+    }
+
     /// `Nov 21 07:30 AM`, as status shows when a process ended.
     pub fn short(&self) -> String {
         const MONTHS: [&str; 12] = [
