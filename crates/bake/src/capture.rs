@@ -319,15 +319,22 @@ fn is_local(name: &str) -> bool {
         .contains(&name)
 }
 
+/// A template's path without the build machine's folders: below the playbook's directory,
+/// else from the collection or role on.
+fn told_source(source: &str, playbook_dir: &Path) -> String {
+    if let Ok(below) = Path::new(source).strip_prefix(playbook_dir) {
+        return below.display().to_string();
+    }
+    ["/ansible_collections/", "/roles/", "/"]
+        .iter()
+        .find_map(|part| Some(source[source.rfind(part)? + 1..].to_owned()))
+        .unwrap_or_else(|| source.to_owned())
+}
+
 /// The contract's form of a captured template; owner and mode are filled in later, and
 /// [`settle`] says what of its variables stays and whether it is identical.
 pub fn template(event: &TemplateEvent, playbook_dir: &Path) -> Template {
-    let source = Path::new(&event.source);
-    let source = source
-        .strip_prefix(playbook_dir)
-        .unwrap_or(source)
-        .display()
-        .to_string();
+    let source = told_source(&event.source, playbook_dir);
     Template {
         dest: event.dest.clone(),
         source,
@@ -524,6 +531,24 @@ mod tests {
         assert_eq!(templates[0].parity, Parity::Identical);
         assert!(matches!(templates[1].parity, Parity::Failed { .. }));
         assert_eq!(Value::Object(shared), json!({"extra": "x"}));
+    }
+
+    #[test]
+    fn a_templates_source_does_not_tell_where_the_build_ran() {
+        let told = |source| told_source(source, Path::new("/home/ci/acme/playbooks"));
+        assert_eq!(
+            told("/home/ci/acme/playbooks/roles/x/templates/a.j2"),
+            "roles/x/templates/a.j2"
+        );
+        assert_eq!(
+            told("/home/ci/.ansible/roles/geerlingguy.nginx/templates/vhost.j2"),
+            "roles/geerlingguy.nginx/templates/vhost.j2"
+        );
+        assert_eq!(
+            told("/usr/lib/x/ansible_collections/a/b/roles/c/templates/d.j2"),
+            "ansible_collections/a/b/roles/c/templates/d.j2"
+        );
+        assert_eq!(told("/etc/elsewhere/e.j2"), "e.j2");
     }
 
     #[test]

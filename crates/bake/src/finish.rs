@@ -68,7 +68,13 @@ pub fn finish(
         .collect();
     let (written, fixed) = edits::files(events(), &known, |path| view.read(path).ok());
     let captured: Vec<&TemplateEvent> = written.iter().map(|w| &w.event).collect();
-    let playbook_dir = recipe.playbook.parent().unwrap_or(Path::new("/"));
+    // Ansible names files by their real paths.
+    let playbook = recipe.playbook.canonicalize();
+    let playbook_dir = playbook
+        .as_deref()
+        .unwrap_or(&recipe.playbook)
+        .parent()
+        .unwrap_or(Path::new("/"));
     let mut pairs = Vec::new();
     for Written { event, problem } in &written {
         let mut template = capture::template(event, playbook_dir);
