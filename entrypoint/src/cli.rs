@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::control::Question;
 use crate::exit::{Code, Failure, Result};
 use crate::settings::reference::Format;
 use crate::start::Shown;
@@ -35,7 +36,8 @@ pub enum Verb {
         dry_run: bool,
     },
     ReloadService(String),
-    Health,
+    /// One of the three questions, or whether all services are ready now.
+    Health(Option<Question>),
     Version,
     /// Not for people: one readiness check, see `supervise::probe`.
     Probe(Vec<String>),
@@ -60,7 +62,7 @@ docker exec BOX tiffin logs [NAME]   their last lines; -f follows
 docker exec BOX tiffin start NAME    likewise stop NAME, restart NAME
 docker exec BOX tiffin reload        read the settings again, restart what changes;
                                      --dry-run only shows it, reload NAME one service
-docker exec BOX tiffin health        0 when all services are ready
+docker exec BOX tiffin health        0 when all services are ready; --live, --ready, --started
 ";
 
 /// `--root DIR` before the verb is for tests: the box's files are looked for below DIR.
@@ -142,7 +144,10 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
                 follow: rest.len() > 1,
             }
         }
-        ("health", []) => Verb::Health,
+        ("health", []) => Verb::Health(None),
+        ("health", ["--live"]) => Verb::Health(Some(Question::Live)),
+        ("health", ["--ready"]) => Verb::Health(Some(Question::Ready)),
+        ("health", ["--started"]) => Verb::Health(Some(Question::Started)),
         ("version" | "--version", []) => Verb::Version,
         ("probe", rest) => Verb::Probe(rest.iter().map(|word| (*word).to_owned()).collect()),
         (

@@ -16,7 +16,14 @@ pub const SOCKET: &str = "/run/tiffin/control.sock";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
-    Status,
+    Status {
+        /// With memory and CPU time, which take a look at every process.
+        #[serde(default)]
+        measure: bool,
+    },
+    Health {
+        question: Question,
+    },
     Logs {
         name: Option<String>,
         /// Then all lines to come, as they are, after [`Reply::Follows`].
@@ -46,7 +53,19 @@ pub enum Request {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What `health` is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Question {
+    /// Would a new container do no better?
+    Live,
+    /// Do all services take work?
+    Ready,
+    /// Has everything been ready once?
+    Started,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
     Done,
@@ -55,18 +74,29 @@ pub enum Reply {
     /// Bytes follow, until the box ends.
     Follows,
     Services(Vec<Status>),
+    Health {
+        yes: bool,
+        reason: String,
+    },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub name: String,
     pub state: String,
     /// It need not be waited for: up, or not meant to be.
     pub healthy: bool,
-    /// Seconds in this state.
+    /// What needs it may run.
+    pub ready: bool,
+    /// When it got into this state (RFC 3339), and seconds since.
+    pub since: String,
     pub seconds: u64,
     pub restarts: u32,
     pub pid: Option<i32>,
+    /// Of all its processes, resident, in bytes.
+    pub memory: Option<u64>,
+    /// Of all its processes since the box started.
+    pub cpu_seconds: Option<f64>,
     pub last_end: Option<String>,
     pub note: String,
     pub description: String,
@@ -128,32 +158,49 @@ pub fn table(services: &[Status]) -> String {
         .unwrap_or(0)
         .max(7);
     let mut out = format!(
-        "{:width$}  {:8}  {:>8}  {:>8}  {:>7}  NOTE\n",
-        "SERVICE", "STATE", "SINCE", "RESTARTS", "PID"
+        "{:width$}  {:8}  {:>5}  {:>8}  {:>7}  {:>7}  {:>7}  NOTE\n",
+        "SERVICE", "STATE", "SINCE", "RESTARTS", "PID", "MEMORY", "CPU"
     );
     for service in services {
-        let since = match service.seconds {
-            s @ 0..120 => format!("{s}s"),
-            s @ 120..7200 => format!("{}m", s / 60),
-            s @ 7200..172_800 => format!("{}h", s / 3600),
-            s => format!("{}d", s / 86_400),
-        };
-        let pid = service
-            .pid
-            .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        let note = if service.note.is_empty() {
-            service.last_end.as_deref().unwrap_or("")
-        } else {
-            &service.note
-        };
+        let since = short_time(service.seconds);
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let pid = or_dash(service.pid.map(|pid| pid.to_string()));
+        let memory = or_dash(service.memory.map(short_bytes));
+        let cpu = or_dash(service.cpu_seconds.map(|seconds| format!("{seconds:.1}s")));
+        let last = service.last_end.as_ref().map(|last| format!("last {last}"));
+        let note: Vec<&str> = std::iter::once(service.note.as_str())
+            .chain(last.as_deref())
+            .filter(|part| !part.is_empty())
+            .collect();
         out.push_str(
             format!(
-                "{:width$}  {:8}  {since:>8}  {:>8}  {pid:>7}  {note}",
-                service.name, service.state, service.restarts
+                "{:width$}  {:8}  {since:>5}  {:>8}  {pid:>7}  {memory:>7}  {cpu:>7}  {}",
+                service.name,
+                service.state,
+                service.restarts,
+                note.join("; ")
             )
             .trim_end(),
         );
         out.push('\n');
     }
     out
+}
+
+fn short_time(seconds: u64) -> String {
+    match seconds {
+        s @ 0..120 => format!("{s}s"),
+        s @ 120..7200 => format!("{}m", s / 60),
+        s @ 7200..172_800 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+/// In the units of docker's own `stats`: KiB and so on.
+fn short_bytes(bytes: u64) -> String {
+    match bytes >> 10 {
+        kib @ 0..10_000 => format!("{kib}K"),
+        kib @ 10_000..10_240_000 => format!("{}M", kib >> 10),
+        kib => format!("{}G", kib >> 20),
+    }
 }

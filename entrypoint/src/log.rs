@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-pub use self::json::Level;
+pub use self::json::{Level, rfc3339};
 
 /// Longer lines are split.
 const LINE_LIMIT: usize = 1 << 20;

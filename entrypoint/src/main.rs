@@ -106,7 +106,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
             let product = contract()?.product;
             Ok(print(&format!("{} {}\n", product.name, product.version)))
         }
-        Verb::Status { json } => ask(&root, &Request::Status, json),
+        Verb::Status { json } => ask(&root, &Request::Status { measure: true }, json),
         Verb::Logs { name, follow: true } => follow(&root, name),
         Verb::Logs { name, follow } => ask(&root, &Request::Logs { name, follow }, false),
         Verb::StartService(name) => ask(&root, &Request::Start { name }, false),
@@ -114,7 +114,8 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::RestartService(name) => ask(&root, &Request::Restart { name }, false),
         Verb::Reload { dry_run } => ask(&root, &Request::Reload { dry_run }, false),
         Verb::ReloadService(name) => ask(&root, &Request::ReloadService { name }, false),
-        Verb::Health => health(&root),
+        Verb::Health(None) => health(&root),
+        Verb::Health(Some(question)) => ask(&root, &Request::Health { question }, false),
         Verb::Probe(words) => Ok(supervise::probe::run(&words)),
     }
 }
@@ -130,6 +131,10 @@ fn ask(root: &Root, request: &Request, json: bool) -> Result<Code> {
         ),
         Reply::Services(services) if json => print(&format!("{:#}\n", serde_json::json!(services))),
         Reply::Services(services) => print(&control::table(&services)),
+        Reply::Health { yes, reason } => {
+            print(&format!("{reason}\n"));
+            if yes { Code::Ok } else { Code::Failed }
+        }
         Reply::Refused(reason) => {
             log::say(&reason);
             Code::Failed
@@ -150,7 +155,7 @@ fn follow(root: &Root, name: Option<String>) -> Result<Code> {
 
 /// One short line: Docker keeps it beside the result.
 fn health(root: &Root) -> Result<Code> {
-    let Reply::Services(services) = control::ask(root, &Request::Status)? else {
+    let Reply::Services(services) = control::ask(root, &Request::Status { measure: false })? else {
         return Ok(Code::Failed);
     };
     let ill: Vec<String> = services

@@ -120,7 +120,7 @@ pub fn command(
     environment: &Environment,
     words: &[String],
 ) -> Result<Code> {
-    if control::ask(root, &Request::Status).is_err() {
+    if control::ask(root, &Request::Status { measure: false }).is_err() {
         let state = State::new(contract, root);
         let mut resolved = resolve(contract, &state, environment)?;
         if !resolved.to_generate.is_empty() {

@@ -9,11 +9,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
-use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid, WaitOptions};
+use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use services::{Limit, Resource as Name};
 
 use crate::accounts::Credentials;
@@ -479,19 +480,38 @@ pub fn signal_fd() -> nix::Result<SignalFd> {
 
 /// One ended child; `None` when there is no other.
 pub fn reap() -> Option<(Pid, Ended)> {
+    reap_with_usage().map(|(pid, ended, _)| (pid, ended))
+}
+
+/// Also the CPU time of the process and of the children that it waited for.
+pub fn reap_with_usage() -> Option<(Pid, Ended, Duration)> {
+    use nix::libc::{WEXITSTATUS, WIFEXITED, WIFSIGNALED, WNOHANG, WTERMSIG};
     loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) => {
-                let ended = match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => Ended::Exit(code),
-                    (None, Some(signal)) => Ended::Signal(signal),
-                    (None, None) => continue,
-                };
-                return Some((pid, ended));
-            }
-            Err(Errno::INTR) => {}
-            Ok(None) | Err(_) => return None,
+        let mut status = 0;
+        let mut usage = std::mem::MaybeUninit::<nix::libc::rusage>::zeroed();
+        // SAFETY: both places are ours, live as long as the call, and are large enough.
+        let pid = unsafe { nix::libc::wait4(-1, &raw mut status, WNOHANG, usage.as_mut_ptr()) };
+        if pid < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+            continue;
         }
+        let pid = Pid::from_raw(pid.max(0))?;
+        let ended = if WIFEXITED(status) {
+            Ended::Exit(WEXITSTATUS(status))
+        } else if WIFSIGNALED(status) {
+            Ended::Signal(WTERMSIG(status))
+        } else {
+            continue;
+        };
+        // SAFETY: numbers alone, of which all zeros are valid ones.
+        let usage = unsafe { usage.assume_init() };
+        let cpu = [usage.ru_utime, usage.ru_stime]
+            .into_iter()
+            .map(|time| {
+                Duration::from_secs(time.tv_sec.unsigned_abs())
+                    + Duration::from_micros(time.tv_usec.unsigned_abs())
+            })
+            .sum();
+        return Some((pid, ended, cpu));
     }
 }
 
@@ -520,6 +540,10 @@ pub struct Process {
     pub parent: i32,
     pub session: i32,
     pub zombie: bool,
+    /// With the children that it has waited for.
+    pub cpu: Duration,
+    /// Resident, in bytes.
+    pub memory: u64,
 }
 
 /// Every process this one can see.
@@ -541,11 +565,20 @@ pub fn process(pid: i32) -> Option<Process> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
+    // utime, stime, cutime, cstime, and far behind them rss: proc_pid_stat(5).
+    let mut ticks: u64 = fields.nth(7)?.parse().ok()?;
+    for _ in 0..3 {
+        ticks += fields.next()?.parse::<u64>().ok()?;
+    }
+    let pages: u64 = fields.nth(6)?.parse().ok()?;
+    let hertz = rustix::param::clock_ticks_per_second().max(1);
     Some(Process {
         pid,
         parent,
         session,
         zombie: matches!(state, "Z" | "X"),
+        cpu: Duration::from_millis(ticks.saturating_mul(1000) / hertz),
+        memory: pages.saturating_mul(rustix::param::page_size() as u64),
     })
 }
 

@@ -92,7 +92,7 @@ fn parse(words: &[String]) -> Result<Call, String> {
 }
 
 fn services(root: &Root) -> Result<Vec<Status>, String> {
-    match control::ask(root, &Request::Status) {
+    match control::ask(root, &Request::Status { measure: false }) {
         Ok(Reply::Services(services)) => Ok(services),
         Ok(_) => Err("the box gave an answer that is none".to_owned()),
         Err(_) => Err(

@@ -162,6 +162,10 @@ fn mistakes() -> Vec<BoxedStrategy<Mistake>> {
             "[a-z]{1,9}|-----BEGIN CERTIFICATE-----\n[a-z]{4}|-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
         ),
         wrong("TIFFIN_STOP_TIMEOUT", "[a-z]{1,5}|-[0-9]|[1-9][0-9]{10}|"),
+        wrong(
+            "TIFFIN_HTTP",
+            "[0-9]{1,5}|:[0-9]{1,4}|localhost:80|1\\.2\\.3\\.4(:[7-9][0-9]{4})?|::1:80|",
+        ),
         wrong("TIFFIN_LOG", "[a-i]{1,5}|JSON|json |"),
         secret(
             "TLS_KEY",

@@ -30,10 +30,8 @@ struct Line<'a> {
 /// The object with its line end.
 pub fn object(now: SystemTime, level: Level, service: &str, message: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(message);
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let moment = Moment::of(i64::try_from(since.as_secs()).unwrap_or(0));
     let line = Line {
-        time: moment.rfc3339(since.subsec_millis()),
+        time: rfc3339(now),
         level,
         service,
         message: &text,
@@ -43,6 +41,13 @@ pub fn object(now: SystemTime, level: Level, service: &str, message: &[u8]) -> V
     let mut out = serde_json::to_vec(&line).unwrap_or_default();
     out.push(b'\n');
     out
+}
+
+/// `2026-11-21T07:30:00.000Z`
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let moment = Moment::of(i64::try_from(since.as_secs()).unwrap_or(0));
+    moment.rfc3339(since.subsec_millis())
 }
 
 /// The level that a line names as sd-daemon(3) has it, `<3>text`, and the text.

@@ -295,6 +295,11 @@ fn own(environment: &Environment, problems: &mut Vec<Problem>) {
         "it takes a number of seconds",
     );
     check(
+        crate::supervise::HTTP,
+        |text| text.parse::<std::net::SocketAddr>().is_ok(),
+        "it takes an IP address and a port, such as 0.0.0.0:9000 or [::]:9000",
+    );
+    check(
         "TIFFIN_LOG",
         |text| matches!(text, "text" | "json"),
         "it takes `text` or `json`",

@@ -7,6 +7,7 @@ use super::{Environment, nearest};
 /// The entrypoint's own variables.
 pub const OWN: &[&str] = &[
     "TIFFIN_SERVICE",
+    "TIFFIN_HTTP",
     "TIFFIN_LOG",
     "TIFFIN_STOP_TIMEOUT",
     "TIFFIN_UNKNOWN",

@@ -124,11 +124,12 @@ impl Supervisor<'_> {
     }
 
     pub(super) fn reap(&mut self) {
-        while let Some((pid, ended)) = sys::reap() {
+        while let Some((pid, ended, cpu)) = sys::reap_with_usage() {
             // Nobody's: an orphan, which is all there is to do about it.
             let Some((at, role)) = self.processes.remove(&pid.as_raw_nonzero().get()) else {
                 continue;
             };
+            self.slots[at].cpu_of_ended += cpu;
             match role {
                 Role::Main => {
                     self.read_output(at, true);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -12,6 +12,7 @@ use super::Supervisor;
 use super::follow::Followers;
 use super::machine::{Event, State, describe};
 use crate::control::{Reply, Request, Status};
+use crate::log::rfc3339;
 use crate::plan::is_called;
 
 const REQUEST_LIMIT: usize = 4096;
@@ -108,11 +109,22 @@ impl Supervisor<'_> {
     }
 
     fn serve(&mut self, stream: UnixStream, request: Request) {
-        if self.ending.is_some() && !matches!(request, Request::Status | Request::Logs { .. }) {
+        if self.ending.is_some()
+            && !matches!(
+                request,
+                Request::Status { .. } | Request::Health { .. } | Request::Logs { .. }
+            )
+        {
             return answer(&stream, &Reply::Refused("the box is stopping".to_owned()));
         }
         let (name, goal) = match request {
-            Request::Status => return answer(&stream, &Reply::Services(self.status())),
+            Request::Status { measure } => {
+                return answer(&stream, &Reply::Services(self.status(measure)));
+            }
+            Request::Health { question } => {
+                let (yes, reason) = self.verdict(question);
+                return answer(&stream, &Reply::Health { yes, reason });
+            }
             Request::Logs { name, follow: true } => return self.follow_logs(stream, name),
             Request::Logs { name, .. } => {
                 let reply = match self.recent_lines(name.as_deref()) {
@@ -228,11 +240,16 @@ impl Supervisor<'_> {
         self.clients.waiting = waiting;
     }
 
-    fn status(&self) -> Vec<Status> {
+    fn status(&mut self, measure: bool) -> Vec<Status> {
+        let usages = measure.then(|| self.measure());
+        let now = SystemTime::now();
         self.slots
             .iter()
-            .filter(|slot| !slot.is_gone())
-            .map(|slot| {
+            .enumerate()
+            .filter(|(_, slot)| !slot.is_gone())
+            .map(|(at, slot)| {
+                let usage = usages.as_ref().map(|usages| usages[at]);
+                let runs = usage.filter(|usage| usage.processes > 0);
                 let state = slot.machine.state();
                 let wanted = slot.planned.service.autostart && slot.planned.skip.is_none();
                 Status {
@@ -242,6 +259,13 @@ impl Supervisor<'_> {
                     description: slot.planned.service.description.clone(),
                     aliases: slot.planned.service.aliases.clone(),
                     enabled: wanted,
+                    ready: state.is_up(),
+                    since: rfc3339(
+                        now.checked_sub(slot.machine.since().elapsed())
+                            .unwrap_or(now),
+                    ),
+                    memory: runs.map(|usage| usage.memory),
+                    cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
                     seconds: slot.machine.since().elapsed().as_secs(),
                     restarts: slot.machine.restarts,
                     pid: slot.main.map(|pid| pid.as_raw_nonzero().get()),

@@ -43,7 +43,13 @@ impl Table {
 
     /// Living processes that belong to the service.
     pub fn of(&mut self, service: &str, sessions: &[i32]) -> Vec<i32> {
+        let found = self.processes_of(service, sessions);
+        found.into_iter().map(|process| process.pid).collect()
+    }
+
+    pub fn processes_of(&mut self, service: &str, sessions: &[i32]) -> Vec<Process> {
         let mut found = HashSet::new();
+        let mut processes = Vec::new();
         for at in 0..self.descendants.len() {
             let process = self.descendants[at];
             if sessions.contains(&process.session)
@@ -53,9 +59,10 @@ impl Table {
                     .is_some_and(|mark| mark == service.as_bytes())
             {
                 found.insert(process.pid);
+                processes.push(process);
             }
         }
-        found.into_iter().collect()
+        processes
     }
 
     pub fn all(&self) -> Vec<i32> {

@@ -49,6 +49,12 @@ pub enum State {
     Skipped,
 }
 
+/// All that [`State::name`] says.
+pub const STATES: &[&str] = &[
+    "waiting", "starting", "ready", "stopping", "backoff", "finished", "stopped", "failed",
+    "skipped",
+];
+
 impl State {
     pub fn name(self) -> &'static str {
         match self {
@@ -251,6 +257,11 @@ impl Machine {
 
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// When it was started last.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     pub fn deadline(&self) -> Option<Instant> {

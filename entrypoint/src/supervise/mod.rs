@@ -13,11 +13,14 @@ mod leftovers;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
+mod metrics;
+mod observe;
 mod output;
 pub mod probe;
 mod reload;
 mod rpc;
 mod slot;
+mod usage;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -32,6 +35,7 @@ use services::Kind;
 
 use self::clients::Clients;
 use self::machine::{Action, Event, Phase, State, seconds};
+pub use self::observe::VARIABLE as HTTP;
 pub use self::reload::Loaded;
 use self::slot::{Clearing, Slot};
 use crate::accounts::Accounts;
@@ -63,6 +67,8 @@ const RPC_SOCKET: u64 = 5;
 const RPC_CLIENT: u64 = 6;
 const INPUT: u64 = 7;
 const FOLLOWER: u64 = 8;
+const HTTP_SOCKET: u64 = 9;
+const HTTP_CLIENT: u64 = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -89,6 +95,7 @@ pub struct Supervisor<'a> {
     listener: Option<UnixListener>,
     clients: Clients,
     rpc: rpc::Server,
+    http: observe::Server,
     loaded: Option<Loaded<'a>>,
     events: events::Events,
     /// Without a box: as supervisord, which outlives its programs.
@@ -144,6 +151,10 @@ impl<'a> Supervisor<'a> {
             slots.push(Slot::new(planned, &accounts, root, now)?);
         }
         let rpc = rpc::Server::open(&plan.daemon, root, &accounts);
+        let http = match alone {
+            true => observe::Server::default(),
+            false => observe::Server::open(environment)?,
+        };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| internal("make an epoll", &e))?;
         let add = |fd: BorrowedFd<'_>, token: u64| {
@@ -156,6 +167,9 @@ impl<'a> Supervisor<'a> {
         }
         for (at, socket) in rpc.sockets().enumerate() {
             add(socket, RPC_SOCKET << KIND | at as u64)?;
+        }
+        if let Some(socket) = http.socket() {
+            add(socket, HTTP_SOCKET << KIND)?;
         }
         for (at, slot) in slots.iter().enumerate() {
             add(slot.out.reader.as_fd(), OUTPUT << KIND | at as u64)?;
@@ -186,6 +200,7 @@ impl<'a> Supervisor<'a> {
             listener,
             clients: Clients::default(),
             rpc,
+            http,
             loaded: None,
             events: events::Events::default(),
             alone,
@@ -263,6 +278,8 @@ impl<'a> Supervisor<'a> {
                         INPUT => self.feed_input(at),
                         NOTIFY => self.read_notifications(at),
                         CLIENT => self.request(at),
+                        HTTP_SOCKET => self.accept_http(),
+                        HTTP_CLIENT => self.read_http(at),
                         FOLLOWER => self.heard_follower(at),
                         _ => {}
                     },
@@ -320,12 +337,14 @@ impl<'a> Supervisor<'a> {
             })
             .flatten()
             .chain(self.events.deadline())
+            .chain(self.http.deadline())
             .min()
     }
 
     fn timers(&mut self) {
         let now = Instant::now();
         self.reload_timers(now);
+        self.http_timers(now);
         for at in 0..self.slots.len() {
             if self.slots[at].machine.deadline().is_some_and(|d| d <= now) {
                 self.handle(at, Event::Deadline);

@@ -36,6 +36,9 @@ pub struct Slot {
     pub main: Option<Pid>,
     /// Sessions that its processes lead or led.
     pub sessions: Vec<i32>,
+    /// Of processes that we waited for, and what was told as the sum with the living ones.
+    pub cpu_of_ended: Duration,
+    pub cpu_told: Duration,
     /// The last `STATUS=`.
     pub status: String,
     pub clearing: Option<Clearing>,
@@ -119,6 +122,8 @@ impl Slot {
             notify,
             main: None,
             sessions: Vec::new(),
+            cpu_of_ended: Duration::ZERO,
+            cpu_told: Duration::ZERO,
             status: String::new(),
             clearing: None,
             finding: None,

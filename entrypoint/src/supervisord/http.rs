@@ -132,22 +132,24 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         401 => "Unauthorized",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         411 => "Length Required",
         413 => "Request Entity Too Large",
         500 => "Internal Server Error",
+        503 => "Service Unavailable",
         _ => "Bad Request",
     }
 }
 
 pub fn answer(status: u16, content_type: &str, body: &[u8], keep_alive: bool) -> Vec<u8> {
-    let realm = if status == 401 {
-        "WWW-Authenticate: Basic realm=\"default\"\r\n"
-    } else {
-        ""
+    let more = match status {
+        401 => "WWW-Authenticate: Basic realm=\"default\"\r\n",
+        405 => "Allow: GET, HEAD\r\n",
+        _ => "",
     };
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let mut out = format!(
-        "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{realm}Connection: {connection}\r\n\r\n",
+        "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{more}Connection: {connection}\r\n\r\n",
         reason(status),
         body.len()
     )
