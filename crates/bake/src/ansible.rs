@@ -145,13 +145,10 @@ impl<'a> Ansible<'a> {
         let Some(inventory) = &self.recipe.inventory else {
             return Ok(Vec::new());
         };
-        let mut command = Command::new(&self.python);
+        let mut command = self.command();
         command
             .args(["-m", "ansible", "inventory", "--list", "-i"])
             .arg(inventory);
-        command
-            .envs(self.environment())
-            .current_dir(self.directory());
         let out = command.output().map_err(|source| Error::Spawn {
             program: "ansible-inventory".into(),
             source,
@@ -221,13 +218,22 @@ impl<'a> Ansible<'a> {
         arguments
     }
 
+    /// Ansible's Python, in whose environment a play finds no password of the vendor's.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.python);
+        command
+            .env_remove("TIFFIN_SIGN_PASSWORD")
+            .envs(self.environment())
+            .current_dir(self.directory());
+        command
+    }
+
     /// The roles whose tasks a layer runs; `None` when only running it could tell.
     pub fn roles(&self, layer: &Layer) -> Option<BTreeSet<String>> {
-        let out = Command::new(&self.python)
+        let out = self
+            .command()
             .args(["-m", "ansible", "playbook", "--list-tasks"])
             .args(self.arguments(layer))
-            .envs(self.environment())
-            .current_dir(self.directory())
             .stdin(Stdio::null())
             .output()
             .ok()?;
@@ -253,11 +259,10 @@ impl<'a> Ansible<'a> {
 
     /// Runs a layer's tags in the sandbox. Records of what tasks did are appended to `events`.
     pub fn play(&self, layer: &Layer, run: &Run, progress: &dyn Progress) -> Result<()> {
-        let mut command = Command::new(&self.python);
+        let mut command = self.command();
         command
             .arg(self.dir.join("launcher.py"))
-            .args(self.arguments(layer))
-            .envs(self.environment());
+            .args(self.arguments(layer));
         let own = [
             ("TIFFIN_SANDBOX_PID", run.pid.to_string()),
             (
@@ -274,7 +279,7 @@ impl<'a> Ansible<'a> {
                 serde_json::to_string(&self.recipe.public).expect("strings are JSON"),
             ),
         ];
-        command.envs(own).current_dir(self.directory());
+        command.envs(own);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -20,6 +20,7 @@ mod read;
 mod reference;
 pub mod registry;
 mod tarball;
+mod union;
 mod unpack;
 mod untar;
 mod walk;
@@ -35,5 +36,6 @@ pub use layer::{Content, Entry, Layer, LayerOptions, layer_from_entries, write_l
 pub use progress::{Progress, Silent};
 pub use read::{Execution, Format, History, Image, ImageLayer, Platform, Settings};
 pub use reference::{InvalidReference, Reference};
+pub use union::{UnionFile, union_files};
 pub use untar::{Entry as LayerEntry, Flag};
 pub use walk::Source;

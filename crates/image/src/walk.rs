@@ -17,7 +17,7 @@ use crate::Error;
 use crate::xattr::{self, Attributes, Overlay};
 
 /// One directory is one open file here; the usual limit of a process is 1024.
-const MAX_DEPTH: usize = 512;
+pub(crate) const MAX_DEPTH: usize = 512;
 
 /// What kind of tree is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,12 +86,12 @@ pub(crate) fn walk<E: From<Error>>(
     walk.directory(dir, 1)
 }
 
-const FILE: OFlags = OFlags::RDONLY
+pub(crate) const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
     // What was a file a moment ago may be a FIFO now, which would block.
     .union(OFlags::NONBLOCK);
-const DIRECTORY: OFlags = OFlags::RDONLY
+pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
     .union(OFlags::DIRECTORY);
@@ -228,7 +228,7 @@ impl<E: From<Error>> Walk<'_, E> {
     }
 }
 
-fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+pub(crate) fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;

@@ -16,6 +16,7 @@ use recipe::Recipe;
 use crate::{
     account, base, cli,
     printer::{Printer, size},
+    sign,
 };
 
 pub fn run(words: &cli::Build) -> Result<()> {
@@ -55,6 +56,12 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
             entrypoint_path.display()
         )
     })?;
+    let key = words
+        .sign
+        .as_deref()
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(|path| sign::Key::read(path, std::env::var(sign::PASSWORD).ok()))
+        .transpose()?;
     let cache = words.cache.clone().map_or_else(default_cache, Ok)?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     let base = base::open(&recipe, &cache, printer)?;
@@ -111,9 +118,23 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         printer,
     )?;
     let sum = words.output.join(format!("{file}-{version}.tar.sha256"));
-    replace(&sum, |fresh| {
-        fs::write(fresh, format!("{}  {file}-{version}.tar\n", written.sha256))
-    })?;
+    let line = format!("{}  {file}-{version}.tar\n", written.sha256);
+    let unchanged = fs::read_to_string(&sum).is_ok_and(|old| old == line);
+    replace(&sum, |fresh| fs::write(fresh, &line))?;
+    let signature = sign::signature_of(&archive);
+    match &key {
+        Some(key) => {
+            let text = key.sign(&archive, epoch)?;
+            replace(&signature, |fresh| fs::write(fresh, text))?;
+        }
+        None if unchanged => {}
+        // One of earlier bytes under this name would accuse these.
+        None => drop(fs::remove_file(&signature)),
+    }
+    let bill = words.output.join(format!("{file}-{version}.cdx.json"));
+    let found = packages(&baked, printer)?;
+    let document = bill_of_materials(&recipe, &baked, &written, epoch, &found);
+    replace(&bill, |fresh| fs::write(fresh, &document))?;
     let latest = words.output.join(format!("{file}-latest.tar"));
     // A name more for the same bytes; a copy where the file system has no hard links.
     replace(&latest, |fresh| {
@@ -182,11 +203,7 @@ fn pack(layer: &BakedLayer, blobs: &Path, printer: &Printer) -> Result<Layer> {
     let options = LayerOptions {
         epoch: layer.epoch,
         skip: &|_| false,
-        kind: if layer.overlay {
-            Source::Overlay
-        } else {
-            Source::Tree
-        },
+        kind: source(layer),
         progress: printer,
         threads: 0,
     };
@@ -202,6 +219,63 @@ fn pack(layer: &BakedLayer, blobs: &Path, printer: &Printer) -> Result<Layer> {
         size(packed.uncompressed)
     ));
     Ok(packed)
+}
+
+/// What the layers hold, looked for once for all builds that share the uppermost: its key
+/// covers those below.
+fn packages(baked: &Baked, printer: &Printer) -> Result<sbom::Found> {
+    let top = &baked.layers.last().context("a box has layers")?.tree;
+    // A change of what is looked for needs another number.
+    let note = top.with_file_name("packages-1.json");
+    let known = fs::read(&note)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    let found: sbom::Found = match known {
+        Some(found) => found,
+        None => {
+            let trees: Vec<_> = baked
+                .layers
+                .iter()
+                .map(|layer| (&*layer.tree, source(layer)))
+                .collect();
+            let found = sbom::find(&trees)?;
+            let text = serde_json::to_vec(&found)?;
+            replace(&note, |fresh| fs::write(fresh, text))?;
+            found
+        }
+    };
+    for problem in &found.unreadable {
+        printer.warning(&format!("the bill of materials is not complete: {problem}"));
+    }
+    Ok(found)
+}
+
+fn bill_of_materials(
+    recipe: &Recipe,
+    baked: &Baked,
+    written: &image::Archive,
+    epoch: u64,
+    found: &sbom::Found,
+) -> Vec<u8> {
+    let product = sbom::Product {
+        name: &baked.contract.product.name,
+        version: &baked.contract.product.version,
+        description: recipe.description.as_deref(),
+        vendor: recipe.vendor.as_deref(),
+        licenses: recipe.licenses.as_deref(),
+        sha256: &written.sha256,
+        manifest_digest: &written.manifest_digest,
+        builder: env!("CARGO_PKG_VERSION"),
+        created: &image::rfc3339(epoch),
+    };
+    sbom::document(&product, found)
+}
+
+fn source(layer: &BakedLayer) -> Source {
+    match layer.overlay {
+        true => Source::Overlay,
+        false => Source::Tree,
+    }
 }
 
 fn known_layer(note: &[u8], blobs: &Path) -> Option<Layer> {

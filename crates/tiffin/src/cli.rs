@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    the build failed: the message says what, why and what to do
   2    wrong usage
   3    `diff` found a difference, or `lint` something that must not be shipped,
-       or `cache verify` something damaged
+       or `cache verify` something damaged, or `verify` a wrong signature
   78   the recipe is wrong
   130  interrupted";
 
@@ -36,6 +36,8 @@ pub enum Verb {
     /// Send an archive's image to a registry.
     #[command(after_help = REGISTRIES)]
     Push(Push),
+    /// Check an archive against its signature and the vendor's public key.
+    Verify(Verify),
     /// The first process of a sandbox.
     #[command(name = bake::sandbox::init::VERB, hide = true)]
     SandboxInit,
@@ -112,11 +114,23 @@ pub struct Lint {
 }
 
 #[derive(Args)]
+pub struct Verify {
+    #[arg(value_name = "ARCHIVE")]
+    pub archive: PathBuf,
+    /// The vendor's public key: minisign's file, or its second line.
+    #[arg(long, value_name = "PUBKEY")]
+    pub key: String,
+    /// The signature [default: ARCHIVE.minisig].
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+}
+
+#[derive(Args)]
 pub struct Build {
     /// The recipe.
     #[arg(short, long, default_value = "tiffin.yaml", value_name = "RECIPE")]
     pub file: PathBuf,
-    /// Where NAME-VERSION.tar, its checksum and NAME-latest.tar appear.
+    /// Where NAME-VERSION.tar, its checksum, NAME-VERSION.cdx.json and NAME-latest.tar appear.
     #[arg(short, long, default_value = "dist", value_name = "DIR")]
     pub output: PathBuf,
     /// The box's version, which is the image's tag [default: what `git describe` says].
@@ -137,6 +151,10 @@ pub struct Build {
     /// Clamp file times to this many seconds since 1970 [default: of the last commit].
     #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS")]
     pub epoch: Option<u64>,
+    /// Sign the archive with this secret key of minisign; its password, when it has one, is
+    /// in TIFFIN_SIGN_PASSWORD.
+    #[arg(long, env = "TIFFIN_SIGN_KEY", value_name = "KEYFILE")]
+    pub sign: Option<PathBuf>,
     /// How to show progress.
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
     pub progress: ProgressMode,

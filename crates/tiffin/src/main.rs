@@ -11,6 +11,7 @@ mod interrupts;
 mod lint;
 mod printer;
 mod push;
+mod sign;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Verb::Cache(words) => found(cache::run(&words)),
         Verb::Diff(words) => found(diff::run(&words)),
         Verb::Lint(words) => found(lint::run(&words)),
+        Verb::Verify(words) => found(sign::verify(&words)),
         Verb::Push(words) => finish(push::run(&words)),
     }
 }
