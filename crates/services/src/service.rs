@@ -36,9 +36,18 @@ pub struct Service {
     pub stopping: Stopping,
     /// Time from start to ready; `None` is without limit.
     pub start_timeout: Option<Duration>,
+    /// `WatchdogSec=`: while it is ready it says `WATCHDOG=1` at least this often.
+    pub watchdog: Option<Duration>,
     pub order: Order,
     /// Set when supervisord's configuration describes it.
     pub program: Option<Box<Program>>,
+}
+
+impl Service {
+    /// It is given a socket for sd_notify(3).
+    pub fn notifies(&self) -> bool {
+        self.kind == Kind::Notify || self.watchdog.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

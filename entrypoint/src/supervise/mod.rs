@@ -21,6 +21,7 @@ mod reload;
 mod rpc;
 mod slot;
 mod usage;
+mod watchdog;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -333,6 +334,7 @@ impl<'a> Supervisor<'a> {
                     slot.clearing.map(|c| c.again),
                     slot.finding.map(|(at, _)| at),
                     slot.reloading.map(|(_, until)| until),
+                    slot.watch_deadline(),
                 ]
             })
             .flatten()
@@ -345,6 +347,7 @@ impl<'a> Supervisor<'a> {
         let now = Instant::now();
         self.reload_timers(now);
         self.http_timers(now);
+        self.watchdog_timers(now);
         for at in 0..self.slots.len() {
             if self.slots[at].machine.deadline().is_some_and(|d| d <= now) {
                 self.handle(at, Event::Deadline);
@@ -491,7 +494,12 @@ impl<'a> Supervisor<'a> {
                 self.read_output(at, true);
             }
             Action::Say(message) => say(&format!("{}: {message}", self.slots[at].name())),
-            Action::Ready => say(&format!("{} is ready", self.slots[at].name())),
+            Action::Ready => {
+                let slot = &mut self.slots[at];
+                slot.watch = None;
+                slot.lives();
+                say(&format!("{} is ready", slot.name()));
+            }
             Action::Finished => self.finished(at),
             Action::GaveUp(reason) => {
                 self.read_output(at, true);

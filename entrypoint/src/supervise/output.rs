@@ -219,6 +219,8 @@ impl Supervisor<'_> {
                         self.slots[at].status = status.chars().take(200).collect()
                     }
                     Some(("STOPPING", "1")) => self.slots[at].status = "stopping".to_owned(),
+                    Some(("WATCHDOG", "1")) => self.slots[at].lives(),
+                    Some(("WATCHDOG", "trigger")) => self.hangs(at),
                     Some(("MAINPID", pid)) => self.adopt(at, pid),
                     _ => {}
                 }

@@ -532,7 +532,7 @@ impl Slot {
         root: &crate::root::Root,
     ) -> Result<()> {
         self.credentials = accounts.credentials(&new.service.name, &new.service.identity)?;
-        if new.service.kind == services::Kind::Notify && self.notify.is_none() {
+        if new.service.notifies() && self.notify.is_none() {
             self.notify = Some(super::slot::notify_socket(&new.service.name, root)?);
         }
         self.machine.redefine(Rules::of(&new));

@@ -5,11 +5,12 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
-use services::{Command, Kind};
+use services::Command;
 
 use super::leftovers::MARK;
 use super::machine::{Machine, Phase, Rules, State};
 use super::reload::Pending;
+use super::watchdog::Watch;
 use crate::accounts::{Accounts, Credentials};
 use crate::exit::{Code, Failure, Result};
 use crate::log::Lines;
@@ -39,6 +40,7 @@ pub struct Slot {
     /// Of processes that we waited for, and what was told as the sum with the living ones.
     pub cpu_of_ended: Duration,
     pub cpu_told: Duration,
+    pub watch: Option<Watch>,
     /// The last `STATUS=`.
     pub status: String,
     pub clearing: Option<Clearing>,
@@ -103,9 +105,9 @@ impl Slot {
             }
             _ => None,
         };
-        let notify = match service.kind {
-            Kind::Notify => Some(notify_socket(&service.name, root)?),
-            _ => None,
+        let notify = match service.notifies() {
+            true => Some(notify_socket(&service.name, root)?),
+            false => None,
         };
         let state = match (&planned.skip, service.autostart) {
             (Some(_), _) => State::Skipped,
@@ -122,6 +124,7 @@ impl Slot {
             notify,
             main: None,
             sessions: Vec::new(),
+            watch: None,
             cpu_of_ended: Duration::ZERO,
             cpu_told: Duration::ZERO,
             status: String::new(),
@@ -373,6 +376,9 @@ impl Slot {
         }
         if self.notify.is_some() {
             put("NOTIFY_SOCKET", &notify_path(&service.name, root));
+        }
+        if let Some(period) = service.watchdog {
+            put("WATCHDOG_USEC", &period.as_micros().to_string());
         }
         put(MARK, &service.name);
         Ok(out)

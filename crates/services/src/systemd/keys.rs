@@ -78,7 +78,7 @@ pub(super) const NOT_APPLIED: &[&str] = &[
     "UnsetEnvironment",
     "UtmpIdentifier",
     "UtmpMode",
-    "Watchdog",
+    "WatchdogSignal",
     "X-",
 ];
 

@@ -127,6 +127,7 @@ impl<'a> Reader<'a> {
                     timeout: Some(Duration::from_secs(90)),
                 },
                 start_timeout: None,
+                watchdog: None,
                 order: Order::default(),
                 program: None,
             },
@@ -343,6 +344,10 @@ impl<'a> Reader<'a> {
             }
             "TimeoutStartSec" => self.start_timeout_(key, value),
             "TimeoutStopSec" => self.stop_timeout(key, value),
+            "WatchdogSec" => match time::span(value) {
+                Some(span) => self.service.watchdog = span.filter(|s| !s.is_zero()),
+                None => self.unreadable(key, value, "a time span"),
+            },
             "KillMode" => match value {
                 // mixed: the signal to the main process, SIGKILL to all, which is what
                 // `Main` means here.
