@@ -26,8 +26,8 @@ setup-test: ## Install what the tests need from Debian and PyPI (root)
 
 build: setup ## Compile the builder and the static entrypoint
 	cargo build --locked --release --package tiffin
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --package entrypoint --target $(TARGET)
-	cp $(CARGO_TARGET_DIR)/$(TARGET)/release/entrypoint $(BIN)/entrypoint.new
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile box --package entrypoint --target $(TARGET)
+	cp $(CARGO_TARGET_DIR)/$(TARGET)/box/entrypoint $(BIN)/entrypoint.new
 	mv $(BIN)/entrypoint.new $(BIN)/entrypoint
 
 package-docker: build ## Bake RECIPE and write DIST/NAME-VERSION.tar
