@@ -75,6 +75,12 @@ fn claim(root: &Root) -> Result<Place, String> {
         .map_err(told)?;
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| "another running box uses it (is /dev/shm shared?)".to_owned())?;
+    // Here lead the links that the image has in /run, of PID files too: nobody makes a
+    // directory for those.
+    match fs::create_dir(path.join("run")) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other.map_err(told)?,
+    }
     Ok(Place(lock))
 }
 

@@ -92,3 +92,12 @@ fn a_runtime_directory_that_leads_to_memory_is_made_there() {
     assert_eq!(mode(&b, "/dev/shm/tiffin/run/app"), 0o711);
     running.stop().exits(0);
 }
+
+#[test]
+fn a_pid_file_that_leads_to_memory_can_be_written() {
+    let b = linked();
+    symlink("tiffin/run/nginx.pid", b.path("/run/nginx.pid")).unwrap();
+    b.run(&["true"]).exits(0);
+    fs::write(b.path("/run/nginx.pid"), "7\n").unwrap();
+    assert!(b.path("/dev/shm/tiffin/run/nginx.pid").is_file());
+}
