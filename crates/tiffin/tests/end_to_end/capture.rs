@@ -130,7 +130,7 @@ fn every_form_of_task_that_writes_a_file_is_captured_or_named() {
     assert_eq!(port("/etc/t/content"), "port=7\n");
     assert_eq!(
         port("/etc/t/content.json"),
-        "{\"port\": \"7\", \"names\": [\"x\", \"y\"]}"
+        "{\"port\": 7, \"names\": [\"x\", \"y\"]}"
     );
     assert_eq!(
         port("/etc/t/lines"),
