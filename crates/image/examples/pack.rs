@@ -1,20 +1,26 @@
-//! `pack TREE BLOBS [THREADS]`: one layer of a tree, to measure against `tar | pigz`.
+//! `pack TREE BLOBS [THREADS [ZSTD-LEVEL]]`: one layer of a tree, to measure against `tar | pigz`.
 
 use std::path::Path;
 use std::time::Instant;
 
-use image::{LayerOptions, Silent, Source, write_layer};
+use image::{LayerOptions, Packing, Silent, Source, write_layer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [tree, blobs, threads @ ..] = &arguments[..] else {
-        return Err("usage: pack TREE BLOBS [THREADS]".into());
+        return Err("usage: pack TREE BLOBS [THREADS [ZSTD-LEVEL]]".into());
     };
     let options = LayerOptions {
         epoch: u64::MAX,
         skip: &|_| false,
         kind: Source::Tree,
         progress: &Silent,
+        packing: match threads.get(1) {
+            Some(level) => Packing::Zstd {
+                level: level.parse()?,
+            },
+            None => Packing::Gzip,
+        },
         threads: threads.first().map_or(Ok(0), |text| text.parse())?,
     };
     let start = Instant::now();

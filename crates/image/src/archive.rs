@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 use crate::atomic::{self, Partial};
 use crate::compress::{digest, hex};
 use crate::tarball::{BLOCK, END, Header, Type, padding};
-use crate::{Config, Error, Layer, Progress, Reference};
+use crate::{Compression, Config, Error, Layer, Progress, Reference};
 
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -204,13 +204,22 @@ impl Documents {
     ) -> Result<Documents, Option<crate::InvalidReference>> {
         let config = config.json(layers);
         let config_digest = sha256(&config);
+        let media_types: Vec<String> = layers
+            .iter()
+            .map(|layer| match layer.compression {
+                Compression::None => LAYER.to_owned(),
+                Compression::Gzip => format!("{LAYER}+gzip"),
+                Compression::Zstd => format!("{LAYER}+zstd"),
+            })
+            .collect();
         let manifest = json(&Manifest {
             schema_version: 2,
             media_type: MANIFEST,
             config: Descriptor::new(CONFIG, &config_digest, config.len() as u64),
             layers: layers
                 .iter()
-                .map(|layer| Descriptor::new(LAYER, &layer.digest, layer.size))
+                .zip(&media_types)
+                .map(|(layer, kind)| Descriptor::new(kind, &layer.digest, layer.size))
                 .collect(),
         });
         let manifest_digest = sha256(&manifest);

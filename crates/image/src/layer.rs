@@ -13,7 +13,8 @@ use rustix::io::{Errno, pread};
 
 use crate::Error;
 use crate::atomic::Partial;
-use crate::compress::{Failure, Feed, Halt, gzip};
+use crate::compress::{Failure, Feed, Halt, Packing, compress};
+use crate::decompress::Compression;
 use crate::progress::Progress;
 use crate::tarball::{END, Header, Type, padding};
 use crate::walk::{Found, Kind, Source, walk};
@@ -21,7 +22,7 @@ use crate::walk::{Found, Kind, Source, walk};
 /// A file with more unwritten bytes than this is worth a warning: a layer holds them all.
 const LARGE_HOLE: u64 = 64 << 20;
 
-/// A compressed layer on disk (media type `application/vnd.oci.image.layer.v1.tar+gzip`).
+/// A compressed layer on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// `sha256:…` of the tar before compression.
@@ -32,6 +33,8 @@ pub struct Layer {
     pub size: u64,
     /// Bytes of the tar before compression.
     pub uncompressed: u64,
+    /// Of the blob; decides its media type.
+    pub compression: Compression,
     /// The blob: a file named by the 64 hexadecimal digits of the digest.
     pub blob: PathBuf,
 }
@@ -49,6 +52,7 @@ pub struct LayerOptions<'a> {
     /// How many threads compress; 0 takes as many as there are cores. The bytes do not
     /// depend on it; some `4 * threads + 4` MiB of memory do.
     pub threads: usize,
+    pub packing: Packing,
 }
 
 /// Packs the tree below `root` into a blob in `blob_dir`, which is created when missing.
@@ -69,7 +73,7 @@ pub struct LayerOptions<'a> {
 /// with redirects or metacopy, and whatever the system refuses.
 pub fn write_layer(root: &Path, blob_dir: &Path, options: &LayerOptions) -> Result<Layer, Error> {
     let out = Partial::new(blob_dir)?;
-    pack(out, blob_dir, options.threads, |feed| {
+    pack(out, blob_dir, options.packing, options.threads, |feed| {
         let mut packer = Packer {
             feed,
             epoch: options.epoch,
@@ -113,7 +117,12 @@ pub enum Content {
 /// # Errors
 ///
 /// A path that is empty, given twice, has `..` in it or begins a name with `.wh.`.
-pub fn layer_from_entries(entries: &[Entry], blob_dir: &Path, epoch: u64) -> Result<Layer, Error> {
+pub fn layer_from_entries(
+    entries: &[Entry],
+    blob_dir: &Path,
+    epoch: u64,
+    packing: Packing,
+) -> Result<Layer, Error> {
     let mut sorted: BTreeMap<Vec<&str>, &Entry> = BTreeMap::new();
     for entry in entries {
         let fail = |reason| Error::Entry {
@@ -144,7 +153,7 @@ pub fn layer_from_entries(entries: &[Entry], blob_dir: &Path, epoch: u64) -> Res
         }
     }
     let out = Partial::new(blob_dir)?;
-    pack(out, blob_dir, 1, |feed| {
+    pack(out, blob_dir, packing, 1, |feed| {
         for (parts, entry) in sorted {
             let path = match (&entry.content, parts.split_last()) {
                 (Content::Removed, Some((name, parents))) => {
@@ -186,10 +195,11 @@ pub fn layer_from_entries(entries: &[Entry], blob_dir: &Path, epoch: u64) -> Res
 fn pack(
     mut out: Partial,
     blob_dir: &Path,
+    packing: Packing,
     threads: usize,
     fill: impl FnOnce(&mut Feed) -> Result<(), Halt>,
 ) -> Result<Layer, Error> {
-    let written = gzip(&mut out, threads, |feed| {
+    let written = compress(&mut out, packing, threads, |feed| {
         fill(feed)?;
         feed.zeros(END)
     })
@@ -205,6 +215,7 @@ fn pack(
         digest: written.digest,
         size: written.compressed,
         uncompressed: written.plain,
+        compression: packing.compression(),
         blob,
     })
 }

@@ -28,7 +28,7 @@ mod xattr;
 
 pub use archive::{Archive, write_archive};
 pub use atomic::remove_leftovers;
-pub use compress::sha256;
+pub use compress::{Packing, sha256};
 pub use config::{Config, Healthcheck, rfc3339};
 pub use decompress::Compression;
 pub use error::Error;

@@ -16,7 +16,7 @@ fn small_layer(blobs: &Path) -> Layer {
         gid: 0,
         content: Content::File(b"hello\n".to_vec()),
     };
-    layer_from_entries(&[entry], blobs, EPOCH).unwrap()
+    layer_from_entries(&[entry], blobs, EPOCH, image::Packing::Gzip).unwrap()
 }
 
 #[test]
@@ -259,6 +259,70 @@ fn umoci_and_skopeo_take_it_and_the_tree_is_the_same() {
                 &copy,
             ],
         );
+    }
+}
+
+/// skopeo reads every layer as podman and containerd do, and this crate's own reader, too.
+#[test]
+fn an_archive_of_zstd_layers_says_so_and_is_read() {
+    let place = tempfile::tempdir().unwrap();
+    let blobs = place.path().join("blobs");
+    let entry = Entry {
+        path: "hello".to_owned(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        content: Content::File(vec![7; 5_000_000]),
+    };
+    let zstd = image::Packing::Zstd { level: 3 };
+    let layers = [
+        small_layer(&blobs),
+        layer_from_entries(&[entry], &blobs, EPOCH, zstd).unwrap(),
+    ];
+    let out = place.path().join("a.tar");
+    let loaded = format!("tiffin-image-zstd-test-{}:v1", std::process::id());
+    let archive = write(&out, &[&loaded], &layers);
+    let path = out.to_str().unwrap();
+    let name = format!("blobs/{}", archive.manifest_digest.replace(':', "/"));
+    let manifest = run("tar", &["-xOf", path, &name]);
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let kinds: Vec<&str> = manifest["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["mediaType"].as_str().unwrap())
+        .collect();
+    let tar = "application/vnd.oci.image.layer.v1.tar";
+    assert_eq!(kinds, [format!("{tar}+gzip"), format!("{tar}+zstd")]);
+    let platform = image::Platform {
+        architecture: config().architecture,
+        os: "linux".to_owned(),
+        ..image::Platform::here()
+    };
+    let image = image::Image::open(&out, image::Format::Any, &platform, place.path()).unwrap();
+    if root() {
+        let tree = place.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        image.unpack(&tree, &Silent).unwrap();
+        assert_eq!(fs::read(tree.join("hello")).unwrap(), vec![7; 5_000_000]);
+    }
+    if have("skopeo", &["--version"]) {
+        for kind in ["oci-archive", "docker-archive"] {
+            let copy = format!("dir:{}", place.path().join(kind).display());
+            let from = format!("{kind}:{path}");
+            run("skopeo", &["--insecure-policy", "copy", &from, &copy]);
+        }
+    }
+    // The engine compares each layer with its diff_id. One before 23 reads no zstd.
+    if root() && have("docker", &["info"]) {
+        let version = run("docker", &["version", "--format", "{{.Server.Version}}"]);
+        let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+        assert_eq!(
+            have("docker", &["load", "-i", path]),
+            major >= 23,
+            "{version}"
+        );
+        have("docker", &["rmi", &loaded]);
     }
 }
 

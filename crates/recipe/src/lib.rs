@@ -60,6 +60,8 @@ pub struct Recipe {
     /// Variables that may be in the image although a vault or a `no_log` task holds them.
     pub public: Vec<String>,
     pub frozen_facts: Frozen,
+    /// Of the image's layers.
+    pub compression: image::Packing,
     /// At least one, lowest first.
     pub layers: Vec<Layer>,
     /// By the name of the environment variable. `files` and `default` are for the builder to fill in.

@@ -33,6 +33,7 @@ const KEYS: &[&str] = &[
     "public",
     "frozen_facts",
     "layers",
+    "compression",
     "settings",
     "volumes",
     "ports",
@@ -130,6 +131,11 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             Some(_) => Frozen::Named(names(&table, "frozen_facts")?),
             None => Frozen::None,
         },
+        compression: table
+            .get("compression")
+            .map(|field| compression(&field))
+            .transpose()?
+            .unwrap_or_default(),
         layers: match table.get("layers") {
             Some(field) => layers(&field)?,
             None => vec![layer("stack".to_owned())],
@@ -492,6 +498,24 @@ fn services(
         services.insert(key.name.clone(), service);
     }
     Ok(services)
+}
+
+/// `gzip`, `zstd` or `zstd:LEVEL`.
+fn compression(field: &Field) -> Result<image::Packing> {
+    let (levels, text) = (image::Packing::ZSTD_LEVELS, field.text()?);
+    let level = match (text, text.strip_prefix("zstd:")) {
+        ("gzip", _) => return Ok(image::Packing::Gzip),
+        ("zstd", _) => Some(image::Packing::ZSTD_LEVEL),
+        (_, level) => level.and_then(|level| level.parse().ok()),
+    };
+    match level.filter(|level| levels.contains(level)) {
+        Some(level) => Ok(image::Packing::Zstd { level }),
+        None => Err(field.cannot(&format!(
+            "it must be `gzip`, `zstd` or `zstd:LEVEL` with a level from {} to {}",
+            levels.start(),
+            levels.end()
+        ))),
+    }
 }
 
 /// By the path of a file, whether it may be a link.

@@ -225,3 +225,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn layers_are_compressed_as_the_recipe_says() {
+    use image::Packing;
+    for (line, meant) in [
+        ("", Packing::Gzip),
+        ("compression: gzip", Packing::Gzip),
+        ("compression: zstd", Packing::Zstd { level: 3 }),
+        ("compression: zstd:19", Packing::Zstd { level: 19 }),
+    ] {
+        let recipe = parse(&format!("name: acme/backend\nplaybook: site.yml\n{line}\n"));
+        assert_eq!(recipe.compression, meant, "{line}");
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use bake::{Baked, BakedLayer};
 use contract::Contract;
-use image::{Config, Content, Entry, Healthcheck, Layer, LayerOptions, Source};
+use image::{Config, Content, Entry, Healthcheck, Layer, LayerOptions, Packing, Source};
 use recipe::Recipe;
 
 use crate::{
@@ -85,9 +85,14 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     image::remove_leftovers(&baked.blobs);
     image::remove_leftovers(&words.output);
     printer.phase("layers");
+    if matches!(recipe.compression, Packing::Zstd { .. }) {
+        printer.line(
+            "note: layers are compressed with zstd: Docker from 23, containerd from 1.5 and podman from 3 read them, Docker 20.10 does not",
+        );
+    }
     let mut layers = Vec::new();
     for layer in &baked.layers {
-        layers.push(pack(layer, &baked.blobs, printer)?);
+        layers.push(pack(layer, &baked.blobs, recipe.compression, printer)?);
     }
     let epoch = baked
         .layers
@@ -102,7 +107,12 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
             top.push(entry);
         }
     }
-    layers.push(image::layer_from_entries(&top, &baked.blobs, epoch)?);
+    layers.push(image::layer_from_entries(
+        &top,
+        &baked.blobs,
+        epoch,
+        recipe.compression,
+    )?);
 
     printer.phase("archive");
     let below = base.as_ref().map(|base| &base.settings().config.env[..]);
@@ -191,12 +201,15 @@ fn described_version(recipe: &Recipe) -> String {
 }
 
 /// A baked layer as a blob; compressed once for all builds that share it.
-fn pack(layer: &BakedLayer, blobs: &Path, printer: &Printer) -> Result<Layer> {
+fn pack(layer: &BakedLayer, blobs: &Path, packing: Packing, printer: &Printer) -> Result<Layer> {
     // Beside the layer's files: a layer that is baked again loses it.
-    let note = layer.tree.with_file_name("blob.json");
+    let note = layer.tree.with_file_name(match packing {
+        Packing::Gzip => "blob.json".to_owned(),
+        Packing::Zstd { level } => format!("blob-zstd-{level}.json"),
+    });
     if let Some(known) = fs::read(&note)
         .ok()
-        .and_then(|text| known_layer(&text, blobs))
+        .and_then(|text| known_layer(&text, blobs, packing))
     {
         return Ok(known);
     }
@@ -206,6 +219,7 @@ fn pack(layer: &BakedLayer, blobs: &Path, printer: &Printer) -> Result<Layer> {
         kind: source(layer),
         progress: printer,
         threads: 0,
+        packing,
     };
     let packed = image::write_layer(&layer.tree, blobs, &options)?;
     let text = serde_json::json!({
@@ -278,7 +292,7 @@ fn source(layer: &BakedLayer) -> Source {
     }
 }
 
-fn known_layer(note: &[u8], blobs: &Path) -> Option<Layer> {
+fn known_layer(note: &[u8], blobs: &Path, packing: Packing) -> Option<Layer> {
     let note: serde_json::Value = serde_json::from_slice(note).ok()?;
     let digest = note["digest"].as_str()?.to_owned();
     let blob = blobs.join(digest.strip_prefix("sha256:")?);
@@ -296,6 +310,7 @@ fn known_layer(note: &[u8], blobs: &Path) -> Option<Layer> {
         digest,
         size,
         uncompressed: note["uncompressed"].as_u64()?,
+        compression: packing.compression(),
         blob,
     })
 }

@@ -30,7 +30,7 @@ fn each_damaged_thing_is_named_and_pruning_empties_it() {
             gid: 0,
             content: Content::File(text.into()),
         };
-        image::layer_from_entries(&[entry], &dir.join("blobs"), 0).unwrap()
+        image::layer_from_entries(&[entry], &dir.join("blobs"), 0, image::Packing::Gzip).unwrap()
     };
     let blobs = [layer("one"), layer("two")];
     let baked = dir.join("layers/key");

@@ -22,7 +22,9 @@ fn archive(place: &Path, name: &str, layers: &[(&str, Vec<Entry>)]) -> PathBuf {
     let blobs = place.join("blobs");
     let made: Vec<image::Layer> = layers
         .iter()
-        .map(|(_, entries)| image::layer_from_entries(entries, &blobs, 1_700_000_000).unwrap())
+        .map(|(_, entries)| {
+            image::layer_from_entries(entries, &blobs, 1_700_000_000, image::Packing::Gzip).unwrap()
+        })
         .collect();
     let config = Config {
         architecture: image::Platform::here().architecture,

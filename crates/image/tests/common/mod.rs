@@ -20,6 +20,7 @@ pub fn options(kind: Source) -> LayerOptions<'static> {
         kind,
         progress: &Silent,
         threads: 2,
+        packing: image::Packing::Gzip,
     }
 }
 
