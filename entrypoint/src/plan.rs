@@ -23,6 +23,8 @@ pub struct Planned {
     pub again: Watched,
     /// Why it is not started: `when` is false, a condition does not hold.
     pub skip: Option<String>,
+    /// It is started by a timer unit.
+    pub timer: Option<systemd::Timer>,
 }
 
 /// A readiness check with its expressions rendered.
@@ -64,10 +66,18 @@ pub fn plan(
     let mut warnings = Vec::new();
     let mut services = Vec::new();
     let mut daemon = None;
+    let mut timers = Vec::new();
     for unit in &contract.units {
-        // Slices and targets are not run; timers are named.
+        if unit.name.ends_with(".timer") {
+            timers.push(read_timer(unit, root, &mut warnings)?);
+            continue;
+        }
+        // Slices and targets are not run.
         if !unit.name.ends_with(".service") {
-            warnings.push(format!("{} is not started: only services are", unit.name));
+            warnings.push(format!(
+                "{} is not started: only services and timers are",
+                unit.name
+            ));
             continue;
         }
         services.extend(read_unit(
@@ -78,7 +88,32 @@ pub fn plan(
             &mut daemon,
         )?);
     }
+    for (name, timer, unit) in &timers {
+        // One that is enabled too is there already.
+        if !services
+            .iter()
+            .any(|known: &Service| is_called(known, &timer.unit))
+        {
+            for mut service in read_unit(unit, root, environment, &mut warnings, &mut daemon)? {
+                service.autostart = false;
+                services.push(service);
+            }
+        }
+        for service in services
+            .iter_mut()
+            .filter(|known| is_called(known, &timer.unit))
+        {
+            service.aliases.push(name.clone());
+        }
+    }
     let mut plan = order(contract, engine, root, services, warnings)?;
+    for (_, timer, _) in timers {
+        for planned in &mut plan.services {
+            if is_called(&planned.service, &timer.unit) {
+                planned.timer = Some(timer.clone());
+            }
+        }
+    }
     plan.daemon = daemon;
     Ok(plan)
 }
@@ -133,13 +168,33 @@ fn config(error: &services::Error) -> Failure {
     Failure::new(Code::Config, format!("cannot run {error}"))
 }
 
-fn read_unit(
+/// The timer with its name, and the unit that it starts.
+fn read_timer(
     unit: &Unit,
     root: &Root,
-    environment: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
-    daemon: &mut Option<supervisord::Daemon>,
-) -> Result<Vec<Service>> {
+) -> Result<(String, systemd::Timer, Unit)> {
+    let texts = unit_texts(unit, root)?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let parsed = systemd::timer(&unit.name, &texts).map_err(|e| config(&e))?;
+    let not_applied = parsed
+        .not_applied
+        .iter()
+        .map(|key| format!("{key}= has no effect"));
+    let told = parsed.warnings.into_iter().chain(not_applied);
+    warnings.extend(told.map(|w| format!("{}: {w}", unit.name)));
+    let name = parsed.value.unit.clone();
+    let beside = unit.path.rsplit_once('/').map_or("", |(path, _)| path);
+    let path = [beside, "/lib/systemd/system", "/usr/lib/systemd/system"]
+        .into_iter()
+        .map(|directory| format!("{directory}/{name}"))
+        .find(|path| root.is_file(path))
+        .unwrap_or_else(|| format!("{beside}/{name}"));
+    Ok((unit.name.clone(), parsed.value, Unit { name, path }))
+}
+
+/// Its file's text, then those of its drop-ins.
+fn unit_texts(unit: &Unit, root: &Root) -> Result<Vec<String>> {
     // /etc overrides /lib, as a whole.
     let own = format!("/etc/systemd/system/{}", unit.name);
     let text = match root.read(&own)? {
@@ -176,6 +231,17 @@ fn read_unit(
     for path in drop_ins.values() {
         texts.push(root.read(path)?.unwrap_or_default());
     }
+    Ok(texts)
+}
+
+fn read_unit(
+    unit: &Unit,
+    root: &Root,
+    environment: &BTreeMap<String, String>,
+    warnings: &mut Vec<String>,
+    daemon: &mut Option<supervisord::Daemon>,
+) -> Result<Vec<Service>> {
+    let texts = unit_texts(unit, root)?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let parsed = systemd::parse(&unit.name, &texts).map_err(|e| config(&e))?;
     warnings.extend(
@@ -425,6 +491,7 @@ fn order(
             once: wanted.once,
             again: watched(contract, engine, &wanted.again),
             skip,
+            timer: None,
         });
     }
     if let Some(cycle) = cycle(&planned) {

@@ -151,7 +151,7 @@ pub fn finish(
                 }
             }
             None => warnings.push(format!(
-                "unit {name} is enabled, but only services run in a box: it is left out"
+                "unit {name} is enabled, but only services and timers run in a box: it is left out"
             )),
         }
     }
@@ -388,11 +388,12 @@ fn link_target(file: &File) -> Option<String> {
     target.into_string().ok()
 }
 
-/// The unit behind a name, an alias followed; `None` when it is no service.
+/// The unit behind a name, an alias followed; `None` when it is no service or timer.
 fn resolve_unit(view: &Sandbox, wanted: &str) -> Result<Option<Unit>> {
     let mut name = wanted.to_owned();
     for _ in 0..8 {
-        if !name.ends_with(".service") {
+        let is_timer = name.ends_with(".timer") && !name.contains('@');
+        if !name.ends_with(".service") && !is_timer {
             return Ok(None);
         }
         let template = name

@@ -20,6 +20,7 @@ pub mod probe;
 mod reload;
 mod rpc;
 mod slot;
+mod timers;
 mod usage;
 mod watchdog;
 
@@ -110,6 +111,8 @@ pub struct Supervisor<'a> {
     result: Code,
     announced: bool,
     begun: Instant,
+    /// When the next timer unit elapses.
+    timers_due: Option<Instant>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -212,6 +215,7 @@ impl<'a> Supervisor<'a> {
             result: Code::Ok,
             announced: false,
             begun: now,
+            timers_due: None,
         })
     }
 
@@ -232,6 +236,7 @@ impl<'a> Supervisor<'a> {
             self.timers();
             self.advance();
             self.clear();
+            self.service_timers();
             self.answer_waiting();
             self.serve_rpc();
             self.send_events();
@@ -340,6 +345,7 @@ impl<'a> Supervisor<'a> {
             .flatten()
             .chain(self.events.deadline())
             .chain(self.http.deadline())
+            .chain(self.timers_due)
             .min()
     }
 
@@ -401,6 +407,7 @@ impl<'a> Supervisor<'a> {
         // Nor does it end while groups are taken out and put in.
         if self.slots.iter().all(|s| {
             !s.process.removed
+                && s.planned.timer.is_none()
                 && matches!(
                     s.machine.state(),
                     State::Finished | State::Skipped | State::Failed

@@ -10,6 +10,7 @@ use services::Command;
 use super::leftovers::MARK;
 use super::machine::{Machine, Phase, Rules, State};
 use super::reload::Pending;
+use super::timers::Timed;
 use super::watchdog::Watch;
 use crate::accounts::{Accounts, Credentials};
 use crate::exit::{Code, Failure, Result};
@@ -41,6 +42,7 @@ pub struct Slot {
     pub cpu_of_ended: Duration,
     pub cpu_told: Duration,
     pub watch: Option<Watch>,
+    pub timed: Timed,
     /// The last `STATUS=`.
     pub status: String,
     pub clearing: Option<Clearing>,
@@ -125,6 +127,7 @@ impl Slot {
             main: None,
             sessions: Vec::new(),
             watch: None,
+            timed: Timed::default(),
             cpu_of_ended: Duration::ZERO,
             cpu_told: Duration::ZERO,
             status: String::new(),

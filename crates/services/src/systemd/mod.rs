@@ -1,11 +1,15 @@
 //! systemd units: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.kill(5).
 
+mod calendar;
 mod environment;
 mod keys;
 mod lines;
 mod time;
+mod timer;
 mod unit;
 mod words;
 
+pub use calendar::Calendar;
 pub use environment::environment_file;
+pub use timer::{Timer, timer};
 pub use unit::parse;
