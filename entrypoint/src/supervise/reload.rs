@@ -536,6 +536,9 @@ impl Slot {
             self.notify = Some(super::slot::notify_socket(&new.service.name, root)?);
         }
         self.machine.redefine(Rules::of(&new));
+        if self.planned.timer != new.timer {
+            self.timed.forget_calendar();
+        }
         self.planned = new;
         Ok(())
     }

@@ -19,8 +19,15 @@ const DAYS: i64 = 366 * 9;
 pub struct Timed {
     /// When it elapsed last.
     elapsed: Option<Instant>,
-    /// Its next calendar event, and after which moment that was looked for.
-    calendar: Option<(Option<i64>, i64)>,
+    /// Its next calendar event, once that was looked for.
+    calendar: Option<Option<i64>>,
+}
+
+impl Timed {
+    /// The timer says something else now.
+    pub fn forget_calendar(&mut self) {
+        self.calendar = None;
+    }
 }
 
 /// The first moment after `after`, in seconds since 1970.
@@ -64,10 +71,10 @@ impl Slot {
             .filter(|_| has_run && is_over)
             .map(|span| self.machine.since() + *span);
         let due = boot.chain(active).chain(inactive).min();
-        let (event, _) = *self.timed.calendar.get_or_insert_with(|| {
+        let event = *self.timed.calendar.get_or_insert_with(|| {
             let now = unix_time();
             let events = timer.calendar.iter().filter_map(|event| next(event, now));
-            (events.min(), now)
+            events.min()
         });
         let event = event.map(|at| {
             let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(at).unwrap_or(0));

@@ -75,7 +75,7 @@ pub fn timer(name: &str, texts: &[&str]) -> Result<Parsed<Timer>, Error> {
             list.extend(span);
         }
     }
-    if !timer.unit.ends_with(".service") {
+    if !timer.unit.ends_with(".service") || timer.unit.contains('/') {
         return Err(Error::new(
             name,
             format!("Unit={}: only services run", timer.unit),
@@ -102,7 +102,12 @@ mod tests {
         assert_eq!(parsed.value.active, [minutes]);
         assert_eq!(parsed.value.calendar.len(), 1);
         assert_eq!(parsed.not_applied, ["Persistent"]);
-        for wrong in ["OnBootSec=soon", "OnCalendar=never", "Unit=x.target"] {
+        for wrong in [
+            "OnBootSec=soon",
+            "OnCalendar=never",
+            "Unit=x.target",
+            "Unit=../x.service",
+        ] {
             let error = timer("job.timer", &[&format!("[Timer]\n{wrong}\n")]).unwrap_err();
             assert!(
                 error.to_string().contains(wrong.split('=').next().unwrap()),
