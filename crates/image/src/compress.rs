@@ -272,7 +272,7 @@ fn work(queue: &Mutex<Receiver<Job>>, packing: Packing) {
                 crc.update(&job.chunk);
                 deflate(&job)
             }
-            // New for each chunk, as above all deflate's state must be.
+            // A context of its own for each frame: nothing of another can show.
             Packing::Zstd { level } => zstd::bulk::compress(&job.chunk, level)
                 .expect("zstd does not fail on any input that fits the memory"),
         };

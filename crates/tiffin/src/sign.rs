@@ -7,7 +7,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use minisign::{SecretKey, SecretKeyBox};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use minisign::{PublicKey as PublicHalf, SecretKey, SecretKeyBox};
 use minisign_verify::{PublicKey, Signature};
 
 use crate::cli;
@@ -31,6 +33,9 @@ impl Key {
         let parsed = SecretKeyBox::from_string(&text)
             .map_err(|_| anyhow!("it is not a secret key of minisign"))
             .with_context(cannot)?;
+        if let Some(key) = without_checksum(&text) {
+            return Ok(Key(key));
+        }
         // Only the plain form says by an error of its own that it is not the plain form.
         let key = match (parsed.into_unencrypted_secret_key(), password) {
             (Ok(key), _) => key,
@@ -60,8 +65,10 @@ impl Key {
         // As minisign itself writes it: with the version in it, an old release that is
         // served under a new name does not pass unseen.
         let trusted = format!("timestamp:{epoch}\tfile:{name}\thashed");
+        let public = PublicHalf::from_secret_key(&self.0).map_err(|error| anyhow!("{error}"))?;
         let signed = minisign::sign(
-            None,
+            // Compared with the signature: a damaged key signs nothing.
+            Some(&public),
             &self.0,
             file,
             Some(&trusted),
@@ -70,6 +77,15 @@ impl Key {
         .map_err(|error| anyhow!("cannot sign {}: {error}", archive.display()))?;
         Ok(signed.into_string())
     }
+}
+
+/// A key without password as `minisign -G -W` writes it, with zeros for a checksum, which the
+/// library takes for damage. Its layout: algorithms 6, salt and limits 48, key number 8,
+/// Ed25519 key 64, checksum 32 bytes.
+fn without_checksum(text: &str) -> Option<SecretKey> {
+    let bytes = BASE64_STANDARD.decode(text.lines().nth(1)?.trim()).ok()?;
+    let plain = bytes.len() == 158 && bytes[2..4] == [0, 0] && bytes[126..] == [0; 32];
+    plain.then(|| SecretKey::from_bytes(&bytes).ok()).flatten()
 }
 
 /// `tiffin verify`; whether the signature is wrong.
@@ -143,4 +159,34 @@ fn small(path: &Path) -> Result<String> {
         bail!("it is larger than {MAX_SMALL} bytes");
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_without_password_and_checksum_signs_unless_it_is_damaged() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let keys = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
+        let mut bytes = keys.sk.to_bytes();
+        bytes[126..].fill(0);
+        std::fs::write(at("a.tar"), "content").unwrap();
+        let sign = |bytes: &[u8]| {
+            let text = format!("untrusted comment: x\n{}\n", BASE64_STANDARD.encode(bytes));
+            std::fs::write(at("key"), text).unwrap();
+            Key::read(&at("key"), None)?.sign(&at("a.tar"), 1)
+        };
+        let text = sign(&bytes).unwrap();
+        let signature = Signature::decode(&text).unwrap();
+        let public = public_key(&keys.pk.to_base64()).unwrap();
+        public.verify(b"content", &signature, false).unwrap();
+        assert_eq!(
+            signature.trusted_comment(),
+            "timestamp:1\tfile:a.tar\thashed"
+        );
+        bytes[70] ^= 1;
+        assert!(sign(&bytes).is_err());
+    }
 }
