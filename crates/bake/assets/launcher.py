@@ -36,7 +36,7 @@ import tiffin_edits
 import tiffin_handlers
 import tiffin_vault
 from tiffin_closure import Closure, environment_of, names_of
-from tiffin_edits import place_of, when_of, with_raw_item
+from tiffin_edits import place_of, raw_item, when_of, with_raw_item
 from tiffin_handlers import SERVICE_MODULES
 from tiffin_records import placeholders, record
 
@@ -122,7 +122,8 @@ def record_template(handler, raw, seen, result):
     task = handler._task
     variables = seen["options"].get("available_variables") or templar.available_variables
     plain = Templar(loader=handler._loader, variables=variables)
-    closure = Closure(environment, with_raw_item(task, plain, variables))
+    item = raw_item(task, plain, variables)
+    closure = Closure(environment, with_raw_item(variables, item))
     try:
         closure.tree(environment.parse(body))
     except Exception as problem:
@@ -147,7 +148,7 @@ def record_template(handler, raw, seen, result):
         "includes": closure.includes,
         "missing": sorted(closure.missing),
         "dynamic": sorted(closure.dynamic),
-        "place": place_of(task, environment_of(plain), variables, raw, ()),
+        "place": place_of(task, environment_of(plain), variables, raw, (), item),
         "when": when_of(task, environment_of(plain), variables),
         "notify": [str(name) for name in (task.notify or [])],
         "validate": args.get("validate"),

@@ -9,8 +9,9 @@ import json
 import re
 
 from ansible.template import Templar
+from jinja2 import nodes
 
-from tiffin_closure import Closure, Unportable, encode, environment_of, names_of, rename
+from tiffin_closure import Closure, Unportable, attribute, encode, environment_of, names_of, rename
 from tiffin_records import record
 
 # The argument that holds the text, by module, with its aliases.
@@ -56,35 +57,67 @@ def raw_item(task, templar, variables):
         return None
     for each in raw if isinstance(raw, list) else []:
         try:
-            if templar.is_template(each) and templar.template(each) == item:
+            if (templar.template(each) if templar.is_template(each) else each) == item:
                 return each
         except Exception:
             continue
     return None
 
 
-def with_raw_item(task, templar, variables):
-    raw = raw_item(task, templar, variables)
-    if raw is None:
-        return variables
-    return dict(variables, **{variables["ansible_loop_var"]: raw})
+def with_raw_item(variables, item):
+    return variables if item is None else dict(variables, **{variables["ansible_loop_var"]: item})
 
 
-def place_of(task, environment, variables, raw, values):
-    """Names of variables that decide where a task writes and how often, not what."""
-    where = [v for k, v in raw.items() if k not in values]
-    closure = Closure(environment, variables)
-    for value in where:
-        closure.value(value)
-    if isinstance(task.loop, str):
-        # The list itself; what its items are made from is followed when they are known raw.
-        closure.text(task.loop)
-        if raw_item(task, Templar(loader=None, variables=variables), variables) is not None:
-            closure.found = {k: v for k, v in closure.found.items() if k in task.loop}
-    elif task.loop is not None and raw_item(task, Templar(loader=None, variables=variables), variables) is None:
-        closure.value(task.loop)
-    local = loop_names(task, variables)
-    return sorted(name for name in closure.names() if name not in local)
+def texts(value):
+    if isinstance(value, str):
+        yield value
+    elif hasattr(value, "items"):
+        for each in value.values():
+            yield from texts(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from texts(each)
+
+
+def used_of_item(environment, values, name, item):
+    """Those parts of a loop's item that texts name: of `{regexp: …, line: …}` maybe one."""
+    used = []
+    for text in texts(values):
+        try:
+            tree = environment.parse(text)
+        except Exception:  # its own error is reported when the text is used
+            continue
+        whole = sum(1 for node in tree.find_all(nodes.Name) if node.name == name)
+        for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+            of_item = isinstance(node.node, nodes.Name) and node.node.name == name
+            if of_item and isinstance(item, dict) and isinstance(attribute(node), str):
+                whole -= 1
+                used.append(item.get(attribute(node)))
+        if whole > 0:
+            return [item]
+    return used
+
+
+def place_of(task, environment, variables, raw, values, item):
+    """Names of variables that decide where a task writes and how often, not what.
+
+    `item` is the loop's item as the playbook wrote it, `None` when unknown.
+    """
+    loop_var = variables.get("ansible_loop_var")
+    where = [value for key, value in raw.items() if key not in values]
+    closure = Closure(environment, {k: v for k, v in variables.items() if k != loop_var})
+    closure.value(where)
+    if item is not None:
+        closure.value(used_of_item(environment, where, loop_var, item))
+    names = set(closure.names())
+    if task.loop is not None:
+        loop = Closure(environment, variables)
+        loop.value(task.loop)
+        # Of a known item only the list that it is in is left to be named.
+        names.update(
+            name for name in loop.names() if item is None or isinstance(task.loop, str) and name in task.loop
+        )
+    return sorted(names - loop_names(task, variables))
 
 
 def when_of(task, environment, variables):
@@ -141,7 +174,8 @@ def record_edit(handler, raw, variables, result):
         "no_log": bool(task.no_log),
     }
     templar = Templar(loader=handler._loader, variables=variables)
-    variables = with_raw_item(task, templar, variables)
+    item = raw_item(task, templar, variables)
+    variables = with_raw_item(variables, item)
     environment = environment_of(templar)
     keys = [key for key in VALUES.get(module, ()) if key in raw]
     closure = Closure(environment, variables)
@@ -158,7 +192,7 @@ def record_edit(handler, raw, variables, result):
             variables={names.get(k, k): renamed(environment, v, names) for k, v in found.items()},
             missing=sorted(closure.missing),
             dynamic=sorted(closure.dynamic),
-            place=place_of(task, environment, variables, raw, keys),
+            place=place_of(task, environment, variables, raw, keys, item),
             when=when_of(task, environment, variables),
         )
         if keys:

@@ -19,6 +19,7 @@ const PLAY: &str = r#"
     pairs: {first: "{{ port }}", second: two}
     list: ["{{ port }}", b]
     app: {port: "{{ port }}", names: [x, y]}
+    ports: [{regexp: "^Listen ", line: "Listen {{ port }}"}]
   handlers:
     - name: write late
       template: {src: t.j2, dest: /etc/t/handler}
@@ -51,6 +52,12 @@ const PLAY: &str = r#"
       with_dict: "{{ pairs }}"
     - lineinfile: {path: /etc/t/lines, regexp: "^host", line: "host :{{ port }}"}
     - blockinfile: {path: /etc/t/lines, block: "in a block {{ port }}\nand more"}
+    - copy: {content: "Listen 80\n", dest: /etc/t/ports}
+    - lineinfile: {path: /etc/t/ports, regexp: "{{ item.regexp }}", line: "{{ item.line }}"}
+      with_items: "{{ ports }}"
+    - name: where the setting says
+      lineinfile: {path: "/etc/t/at-{{ port }}", line: "{{ item }} {{ port }}", create: true}
+      loop: "{{ list }}"
     - community.general.ini_file: {path: /etc/t/ini, section: s, option: port, value: "{{ port }}"}
     - community.general.ini_file: {path: /etc/t/ini, section: s, option: fixed, value: "no"}
     - name: twice the same
@@ -136,12 +143,15 @@ fn every_form_of_task_that_writes_a_file_is_captured_or_named() {
         port("/etc/t/lines"),
         "keep {{ this }}\nhost :7\nfirst 7\nsecond two\n# BEGIN ANSIBLE MANAGED BLOCK\nin a block 7\nand more\n# END ANSIBLE MANAGED BLOCK\n"
     );
+    // Where it stands does not depend on what it says, though one item holds both.
+    assert_eq!(port("/etc/t/ports"), "Listen 7\n");
     assert!(port("/etc/t/ini").contains("port = 7\nfixed = no\n"));
 
     for line in [
         "task `to somebody else` was delegated to localhost",
         "/etc/t/twice: replace: its text stands 2 times in the file",
         "/etc/t/edited stays as Ansible wrote it: the file was changed after the template wrote it, by `add a line` (lineinfile)",
+        "/etc/t/at-6379: lineinfile: where it writes depends on `port`",
         "when or how app starts",
         "task `a user's shell` (command)",
     ] {
