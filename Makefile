@@ -41,9 +41,10 @@ test-unit: setup-test build ## Unit and integration tests of all crates
 test-e2e: build ## Bake the reference stack, load it, run it, ask it
 	ci/engine run ci/e2e
 
-test-long: setup-test build ## The slow proofs: the suites of others, udata as a box
+test-long: setup-test build ## The slow proofs: the suites of others, udata as a box; ROLES=FOLDER public roles too
 	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/outside
 	ci/engine run ci/e2e-udata
+	$(if $(ROLES),ci/engine run ci/e2e-roles $(ROLES))
 
 lint: ## Formatting, clippy, shellcheck, Ansible's syntax check
 	ci/lint

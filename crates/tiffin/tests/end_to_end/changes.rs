@@ -114,9 +114,11 @@ fn each_setting_changes_exactly_the_files_that_explain_lists() {
     for (name, setting) in settings {
         let beside = given(&requires(name));
         for (at, candidate) in CANDIDATES.iter().enumerate() {
-            if setting["default"].as_str() == Some(candidate)
-                || setting["default"].to_string() == *candidate
-            {
+            let default = match &setting["default"] {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            if default == *candidate {
                 continue;
             }
             let value = quoted(&format!("{name}={candidate}"));
