@@ -114,9 +114,8 @@ def place_of(task, environment, variables, raw, values, item):
         loop = Closure(environment, variables)
         loop.value(task.loop)
         # Of a known item only the list that it is in is left to be named.
-        names.update(
-            name for name in loop.names() if item is None or isinstance(task.loop, str) and name in task.loop
-        )
+        named = set(re.findall(r"\w+", task.loop)) if isinstance(task.loop, str) else set()
+        names.update(name for name in loop.names() if item is None or name in named)
     return sorted(names - loop_names(task, variables))
 
 
