@@ -4,8 +4,8 @@
 use contract::{Value, Variables};
 use recipe::Frozen;
 
-/// Without their `ansible_`, as in `ansible_facts`.
-const HOST: &[&str] = &[
+/// Without their `ansible_`, as in `ansible_facts`; [`IDENTITY`] are computed too.
+const SIZE: &[&str] = &[
     "processor_vcpus",
     "processor_cores",
     "processor_count",
@@ -16,14 +16,6 @@ const HOST: &[&str] = &[
     "swaptotal_mb",
     "swapfree_mb",
     "memory_mb",
-    "hostname",
-    "fqdn",
-    "nodename",
-    "domain",
-    "default_ipv4",
-    "default_ipv6",
-    "all_ipv4_addresses",
-    "all_ipv6_addresses",
 ];
 const ALL: &str = "ansible_facts";
 /// Of these the build's own values say which machine built the box.
@@ -38,6 +30,10 @@ const IDENTITY: &[&str] = &[
     "all_ipv6_addresses",
 ];
 
+fn computed() -> impl Iterator<Item = &'static str> {
+    SIZE.iter().chain(IDENTITY).copied()
+}
+
 /// Names in the contract's variables that the start computes: `ansible_hostname`, and
 /// `ansible_facts.hostname` where a template says it that way. `missing` are those that
 /// templates ask for and the build machine does not have.
@@ -50,17 +46,17 @@ pub fn at_start<'a>(
         let fact = name
             .strip_prefix("ansible_facts.")
             .or(name.strip_prefix("ansible_"));
-        fact.is_some_and(|fact| HOST.contains(&fact))
+        fact.is_some_and(|fact| computed().any(|name| name == fact))
     };
     let mut names: Vec<String> = missing.filter(is_host).cloned().collect();
     if *frozen == Frozen::All {
         return Vec::new();
     }
     for variables in maps {
-        let flat = HOST.iter().map(|fact| format!("ansible_{fact}"));
+        let flat = computed().map(|fact| format!("ansible_{fact}"));
         names.extend(flat.filter(|name| variables.contains_key(name)));
         if let Some(Value::Object(facts)) = variables.get(ALL) {
-            let known = HOST.iter().filter(|fact| facts.contains_key(**fact));
+            let known = computed().filter(|fact| facts.contains_key(*fact));
             names.extend(known.map(|fact| format!("{ALL}.{fact}")));
         }
     }

@@ -91,8 +91,11 @@ pub fn finish(
     }
     let mut variables = capture::settle(&mut pairs, &known, &recipe.public);
     let mut templates: Vec<_> = pairs.into_iter().map(|(_, template)| template).collect();
-    for (name, value) in capture::expressions(events()) {
-        variables.entry(name).or_insert(value);
+    let in_recipe = capture::expressions(events());
+    for (name, value) in &in_recipe {
+        variables
+            .entry(name.clone())
+            .or_insert_with(|| value.clone());
     }
     {
         // Checked in those too that no start renders again: their files are in the image.
@@ -122,7 +125,6 @@ pub fn finish(
         facts::forget(&facts, &mut template.variables);
     }
 
-    let in_recipe = capture::expressions(events());
     let mut settings = recipe.settings.clone();
     settings.retain(|name, setting| {
         // A vaulted variable that nothing in the box needs is no setting.
@@ -364,7 +366,7 @@ pub fn explain(parity: &Parity) -> String {
     }
 }
 
-fn stat(view: &Sandbox, path: &str) -> Option<fs::Metadata> {
+pub(crate) fn stat(view: &Sandbox, path: &str) -> Option<fs::Metadata> {
     let file = view.handle(path).ok()?;
     file.metadata().ok()
 }

@@ -19,6 +19,7 @@ use recipe::Recipe;
 
 use crate::{
     error::{Error, Result},
+    finish::{directory, stat},
     sandbox::Sandbox,
 };
 
@@ -153,10 +154,6 @@ fn no_link(view: &Sandbox, template: &Template, volumes: &[Volume]) -> Option<&'
     None
 }
 
-fn stat(view: &Sandbox, path: &str) -> Option<fs::Metadata> {
-    view.handle(path).ok()?.metadata().ok()
-}
-
 /// `/etc`, `/etc/redis` of `/etc/redis/redis.conf`.
 fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/')
@@ -185,7 +182,7 @@ impl Surface {
             if let Some(found) = stat(view, parent) {
                 self.directories
                     .entry(parent.to_owned())
-                    .or_insert_with(|| crate::finish::directory(parent, &found));
+                    .or_insert_with(|| directory(parent, &found));
             }
         }
         self.links.insert(path.to_owned(), relative(path, target));
@@ -232,19 +229,17 @@ impl Surface {
     fn volume(&mut self, view: &Sandbox, volume: &Volume) {
         for parent in parents(&volume.path) {
             if let Some(found) = stat(view, parent) {
-                let directory = crate::finish::directory(parent, &found);
-                self.directories
-                    .entry(parent.to_owned())
-                    .or_insert(directory);
+                let made = directory(parent, &found);
+                self.directories.entry(parent.to_owned()).or_insert(made);
             }
         }
         let Some(found) = stat(view, &volume.path).filter(fs::Metadata::is_dir) else {
             return;
         };
-        let mut directory = crate::finish::directory(&volume.path, &found);
-        directory.gid = 0;
-        directory.mode = format!("{:04o}", found.mode() & 0o7777 | 0o070);
-        self.directories.insert(volume.path.clone(), directory);
+        let mut made = directory(&volume.path, &found);
+        made.gid = 0;
+        made.mode = format!("{:04o}", found.mode() & 0o7777 | 0o070);
+        self.directories.insert(volume.path.clone(), made);
         for path in volume.directories.iter().map(|d| &d.path) {
             let direct = Path::new(path).parent() == Some(Path::new(&volume.path));
             if direct && holds_directories_alone(view, path, 0) {
