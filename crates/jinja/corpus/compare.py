@@ -245,6 +245,10 @@ def cases(root, only, version):
             variables = {**roles[role], "template_path": "/srv/playbooks/" + name, "template_fullpath": "/srv/playbooks/" + name}
             texts = includes(path, folder, body)
             found = usage(environment, body, options, variables, texts.values())
+            looked_up = [each for used in found.names for each in strings(variables.get(used)) if TAG.search(each)]
+            if looked_up:
+                texts = {**includes(path, folder, "\n".join(looked_up)), **texts}
+                found = usage(environment, body, options, variables, texts.values())
             more = filled(variables, found)
             seen = set()
             for variant, values in zip(VARIANTS, (variables, more, flipped(more, found))):

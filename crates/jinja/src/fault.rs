@@ -12,6 +12,8 @@ pub struct Cause {
     pub why: String,
     /// Variables on the way to the failure, outermost first.
     pub chain: Vec<String>,
+    /// Ansible fails here, too.
+    pub refused: bool,
 }
 
 impl fmt::Display for Cause {
@@ -28,8 +30,34 @@ pub fn error(why: impl Into<String>) -> Error {
         Cause {
             why: why.into(),
             chain: Vec::new(),
+            refused: false,
         },
     )
+}
+
+/// What Ansible does not take either, unlike what only this crate cannot do.
+pub fn refused(why: impl Into<String>) -> Error {
+    with_cause(
+        ErrorKind::InvalidOperation,
+        Cause {
+            why: why.into(),
+            chain: Vec::new(),
+            refused: true,
+        },
+    )
+}
+
+pub fn refuse<T>(why: impl Into<String>) -> Result<T> {
+    Err(refused(why))
+}
+
+/// Whether ansible-core 2.19 and later keep the failure until the value is used. What this
+/// crate alone cannot do never waits: a `default` would hide it.
+pub fn waits(error: &Error) -> bool {
+    match cause(error) {
+        Some(cause) => cause.refused,
+        None => is_undefined(error),
+    }
 }
 
 pub fn with_cause(kind: ErrorKind, cause: Cause) -> Error {

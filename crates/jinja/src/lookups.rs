@@ -37,7 +37,7 @@ const LOOKUPS: [(&str, Lookup); 14] = [
         let mut out = Vec::new();
         for term in &it.terms {
             let View::Dict(items) = view(term) else {
-                return fault::fail("the lookup `dict` takes dicts");
+                return fault::refuse("the lookup `dict` takes dicts");
             };
             let pair = |(key, item)| value::dict_of([("key", key), ("value", item)]);
             out.extend(items.get().into_iter().map(pair));
@@ -486,6 +486,8 @@ fn template(it: &mut Lookups) -> Result<Vec<Value>> {
             .map_err(|error| inner.explained(error))?;
         out.push(match convert {
             true => crate::session::converted(value),
+            // An empty template is no value since 2.19.
+            false if value.is_none() => Value::from_safe_string(String::new()),
             false => Value::from_safe_string(python::text(&value)),
         });
     }

@@ -106,18 +106,29 @@ pub fn pairs(value: &Value) -> Result<Items> {
     for pair in python::iterate(value)? {
         match <[Value; 2]>::try_from(python::iterate(&pair)?) {
             Ok([key, value]) => items.insert(key, value),
-            Err(_) => return fault::fail("a dict is made of pairs"),
+            Err(_) => return fault::refuse("a dict is made of pairs"),
         };
     }
     Ok(items)
 }
 
-pub fn call(_: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value> {
+pub fn call(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value> {
     let (args, kwargs) = split_arguments(args);
     python::check_depth(&args, 0)?;
     let args = Arguments { args, kwargs };
     budget::spend(50);
-    let answer = called(value, name, &args)?;
+    let answer = match runtime::modern_session(state) {
+        None => called(value, name, &args)?,
+        // As a filter's: what fails is undefined, and an error where it is used.
+        Some(_) if args.need_undefined(name) => Value::UNDEFINED,
+        Some(session) => match called(value, name, &args) {
+            Err(error) if fault::waits(&error) => {
+                session.note_waiting(&error);
+                Value::UNDEFINED
+            }
+            answer => answer?,
+        },
+    };
     budget::spend(answer.as_str().map_or(0, str::len));
     budget::check()?;
     Ok(answer)
@@ -156,7 +167,7 @@ fn called(value: &Value, name: &str, args: &Arguments) -> Result<Value> {
                         .filter(|at| *at < items.len())
                         .map(|at| items.remove(at))
                 })
-                .ok_or_else(|| fault::error("nothing to pop from a list"))
+                .ok_or_else(|| fault::refused("nothing to pop from a list"))
             }
             "remove" => {
                 let item = args.need(0)?;
@@ -167,7 +178,7 @@ fn called(value: &Value, name: &str, args: &Arguments) -> Result<Value> {
                         .map(|at| items.remove(at))
                 })
                 .map(|_| Value::from(()))
-                .ok_or_else(|| fault::error("what is to be removed is not in the list"))
+                .ok_or_else(|| fault::refused("what is to be removed is not in the list"))
             }
             "clear" => {
                 list.edit(Vec::clear);
@@ -227,12 +238,12 @@ fn called(value: &Value, name: &str, args: &Arguments) -> Result<Value> {
                 let key = args.need(0)?;
                 dict.edit(|items| items.shift_remove(&key))
                     .or(args.get(1))
-                    .ok_or_else(|| fault::error("what is to be popped is not in the dict"))
+                    .ok_or_else(|| fault::refused("what is to be popped is not in the dict"))
             }
             "popitem" => dict
                 .edit(Items::pop)
                 .map(|(key, item)| value::tuple(vec![key, item]))
-                .ok_or_else(|| fault::error("nothing to pop from a dict")),
+                .ok_or_else(|| fault::refused("nothing to pop from a dict")),
             "setdefault" => {
                 let (key, default) = (
                     args.need(0)?,
@@ -294,6 +305,7 @@ fn unknown(value: &Value, name: &str) -> Result<Value> {
         fault::Cause {
             why,
             chain: Vec::new(),
+            refused: true,
         },
     ))
 }
@@ -322,7 +334,7 @@ fn counting(items: &[Value], name: &str, args: &Arguments) -> Result<Value> {
     }
     match items.iter().position(|other| python::equal(other, &item)) {
         Some(at) => Ok(Value::from(at)),
-        None => fault::fail("what is looked for is not in the list"),
+        None => fault::refuse("what is looked for is not in the list"),
     }
 }
 
@@ -343,6 +355,19 @@ impl Arguments {
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| value.clone())
         })
+    }
+
+    /// Whether the method would look at something undefined.
+    fn need_undefined(&self, method: &str) -> bool {
+        let mut all = self
+            .args
+            .iter()
+            .chain(self.kwargs.iter().map(|(_, value)| value));
+        let inside = |value: &Value| match view(value) {
+            View::Dict(items) => items.get().values().any(Value::is_undefined),
+            _ => false,
+        };
+        all.any(|value| value.is_undefined() || method == "update" && inside(value))
     }
 
     fn need(&self, position: usize) -> Result<Value> {
@@ -580,7 +605,7 @@ fn text_method(value: &Value, text: &str, name: &str, args: &Arguments) -> Resul
             match at {
                 Some(at) => Value::from(text[..at].chars().count()),
                 None if name.ends_with("find") => Value::from(-1),
-                None => return fault::fail("what is looked for is not in the string"),
+                None => return fault::refuse("what is looked for is not in the string"),
             }
         }
         "count" => {

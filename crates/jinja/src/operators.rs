@@ -18,7 +18,7 @@ pub fn operate(call: &mut Call) -> Result<Value> {
 }
 
 fn unsupported(operator: &str, left: &Value, right: &Value) -> Error {
-    fault::error(format!(
+    fault::refused(format!(
         "`{operator}` is not possible between values of type {} and {}",
         python::type_name(left),
         python::type_name(right)
@@ -78,7 +78,7 @@ fn binary(operator: &str, left: &Value, right: &Value) -> Result<Value> {
     }
     if let (Some(a), Some(b)) = (python::integer(left), python::integer(right)) {
         if matches!(operator, "/" | "//" | "%") && b == 0 {
-            return fault::fail("division by zero");
+            return fault::refuse("division by zero");
         }
         let exact = match operator {
             "+" => a.checked_add(b),
@@ -96,7 +96,7 @@ fn binary(operator: &str, left: &Value, right: &Value) -> Result<Value> {
                 .checked_rem_euclid(b)
                 .map(|r| if b < 0 && r != 0 { r + b } else { r }),
             "**" if b >= 0 => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
-            "**" if a == 0 => return fault::fail("division by zero"),
+            "**" if a == 0 => return fault::refuse("division by zero"),
             "**" => return Ok(Value::from((a as f64).powf(b as f64))),
             _ => None,
         };
@@ -108,7 +108,7 @@ fn binary(operator: &str, left: &Value, right: &Value) -> Result<Value> {
         return Err(unsupported(operator, left, right));
     };
     if matches!(operator, "/" | "//" | "%") && b == 0.0 {
-        return fault::fail("division by zero");
+        return fault::refuse("division by zero");
     }
     let floor_mod = |a: f64, b: f64| {
         let r = a % b;
@@ -136,7 +136,7 @@ pub fn negate(value: &Value) -> Result<Value> {
         View::Float(value) => Ok(Value::from(-value)),
         _ => match python::integer(value).and_then(i128::checked_neg) {
             Some(value) => Ok(value::int(value)),
-            None => fault::fail(format!(
+            None => fault::refuse(format!(
                 "a value of type {} has no negative",
                 python::type_name(value)
             )),

@@ -255,7 +255,7 @@ pub fn iterate(value: &Value) -> Result<Vec<Value>> {
             Ok(text.chars().map(Value::from).collect())
         }
         View::None | View::Bool(_) | View::Int(_) | View::Float(_) | View::DateTime(_) => {
-            fault::fail(format!(
+            fault::refuse(format!(
                 "a value of type {} is not iterable",
                 type_name(value)
             ))
@@ -263,7 +263,7 @@ pub fn iterate(value: &Value) -> Result<Vec<Value>> {
         View::Other if value::is_missing(value) => Ok(Vec::new()),
         View::Other => match value.try_iter() {
             Ok(items) => Ok(items.take(10_000_000).collect()),
-            Err(_) => fault::fail(format!(
+            Err(_) => fault::refuse(format!(
                 "a value of type {} is not iterable",
                 type_name(value)
             )),
@@ -362,7 +362,7 @@ fn compare_at(left: &Value, right: &Value, depth: usize) -> Result<Ordering> {
             (Some(a), Some(b)) => Ok(a.cmp(&b)),
             _ => match (number(left), number(right)) {
                 (Some(a), Some(b)) => Ok(a.partial_cmp(&b).unwrap_or(Ordering::Equal)),
-                _ => fault::fail(format!(
+                _ => fault::refuse(format!(
                     "values of type {} and {} cannot be compared",
                     type_name(left),
                     type_name(right)
@@ -379,7 +379,7 @@ pub fn contains(container: &Value, item: &Value) -> Result<bool> {
     }
     match (view(container), view(item)) {
         (View::Text(text), View::Text(part)) => Ok(text.contains(&*part)),
-        (View::Text(_), _) => fault::fail("only a string can be looked for in a string"),
+        (View::Text(_), _) => fault::refuse("only a string can be looked for in a string"),
         (View::Dict(items), _) => Ok(items.find(item).is_some()),
         (View::Other, _) if container.kind() == ValueKind::Map => {
             Ok(container.get_item(item).is_ok_and(|v| !v.is_undefined()))

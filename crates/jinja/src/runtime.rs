@@ -53,17 +53,26 @@ const OPERATORS: [(&str, Run); 16] = [
     ("__template", template_name),
     ("__test", |call| {
         let name = call.shift_name();
-        tests::apply(&name, call).map(Value::from)
+        let lenient = tests::is_lenient(&name);
+        waiting(call, lenient, |call| {
+            tests::apply(&name, call).map(Value::from)
+        })
     }),
 ];
 
 const GLOBALS: [(&str, Run); 9] = [
     ("cycler", cycler),
-    ("range", range),
-    ("dict", dict_function),
-    ("lookup", |call| lookups::call(call, false)),
-    ("query", |call| lookups::call(call, true)),
-    ("q", |call| lookups::call(call, true)),
+    ("range", |call| waiting(call, false, range)),
+    ("dict", |call| waiting(call, false, dict_function)),
+    ("lookup", |call| {
+        waiting(call, true, |call| lookups::call(call, false))
+    }),
+    ("query", |call| {
+        waiting(call, true, |call| lookups::call(call, true))
+    }),
+    ("q", |call| {
+        waiting(call, true, |call| lookups::call(call, true))
+    }),
     ("now", time::now),
     ("joiner", joiner),
     ("undef", |call| {
@@ -266,7 +275,7 @@ impl<'s, 'e> Call<'_, 's, 'e> {
 
     /// Calls another filter with the arguments from `from` on.
     pub fn filter(&mut self, name: &str, value: Value, from: usize) -> Result<Value> {
-        filters::apply(name, &mut self.passed_on(value, from))
+        named(name, &mut self.passed_on(value, from))
     }
 
     /// Calls a test, likewise.
@@ -340,12 +349,58 @@ impl Object for Function {
     }
 }
 
+/// The rendering that goes on, where it follows ansible-core 2.19 or later.
+pub fn modern_session(state: &State) -> Option<Arc<Session>> {
+    let function = state.lookup("__get")?;
+    let session = function
+        .downcast_object_ref::<Function>()?
+        .session
+        .upgrade();
+    session.filter(|session| session.modern)
+}
+
 /// What a call costs whatever it does, in [`budget`]'s units.
 const CALL: usize = 50;
 
 fn named_filter(call: &mut Call) -> Result<Value> {
     let name = call.shift_name();
-    filters::apply(&name, call)
+    named(&name, call)
+}
+
+fn named(name: &str, call: &mut Call) -> Result<Value> {
+    waiting(call, filters::is_lenient(name), |call| {
+        filters::apply(name, call)
+    })
+}
+
+/// Since ansible-core 2.19 a call that fails, or is given something undefined, is itself
+/// undefined, and an error only where it is used.
+fn waiting(
+    call: &mut Call,
+    lenient: bool,
+    run: impl FnOnce(&mut Call) -> Result<Value>,
+) -> Result<Value> {
+    if !call.session.modern {
+        return run(call);
+    }
+    let mut given = call
+        .args
+        .iter()
+        .chain(call.kwargs.iter().map(|(_, value)| value));
+    let refuses = match lenient {
+        true => call.value().is_undefined() && call.session.is_failure(),
+        false => given.any(Value::is_undefined),
+    };
+    if refuses {
+        return Ok(Value::UNDEFINED);
+    }
+    match run(call) {
+        Err(error) if fault::waits(&error) => {
+            call.session.note_waiting(&error);
+            Ok(Value::UNDEFINED)
+        }
+        answer => answer,
+    }
 }
 
 fn kwargs_of(call: &mut Call) -> Result<Value> {
@@ -598,7 +653,7 @@ fn dictionary(call: &mut Call) -> Result<Value> {
             return Err(fault::undefined());
         }
         if matches!(view(&key), View::List(_) | View::Dict(_)) {
-            return fault::fail("a list or dict cannot be the key of a dict");
+            return fault::refuse("a list or dict cannot be the key of a dict");
         }
         items.insert(key, item);
     }
@@ -624,7 +679,7 @@ fn range(call: &mut Call) -> Result<Value> {
         Some(value) if value.is_undefined() => Err(fault::undefined()),
         Some(value) => python::integer(value)
             .map(Some)
-            .ok_or_else(|| fault::error("range() takes integers only")),
+            .ok_or_else(|| fault::refused("range() takes integers only")),
     };
     let (start, stop) = match (bound(0)?, bound(1)?) {
         (Some(stop), None) => (0, stop),

@@ -35,8 +35,15 @@ pub struct Session {
     cache: Mutex<HashMap<String, Value>>,
     resolving: Mutex<Vec<String>>,
     /// What was last found to be undefined, for the error message.
-    missing: Mutex<String>,
+    missing: Mutex<Missing>,
     this: Weak<Session>,
+}
+
+#[derive(Default)]
+struct Missing {
+    what: String,
+    /// It is there, but its making failed: nothing that a `default` stands for.
+    failed: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -268,7 +275,44 @@ impl Session {
                 Ok(Some(value))
             }
             Err(error) if fault::is_undefined(&error) => Ok(None),
+            Err(error) if self.modern && fault::waits(&error) => {
+                self.note_waiting(&error);
+                Ok(None)
+            }
             Err(error) => Err(self.in_variable(name, error)),
+        }
+    }
+
+    /// A part of a raw value. Since ansible-core 2.19 each is rendered when it is used, so
+    /// one that fails is no matter until then.
+    fn part(&self, raw: &Json) -> Result<Value> {
+        match self.value(raw) {
+            Err(error) if self.modern && fault::waits(&error) => {
+                self.note_waiting(&error);
+                Ok(Value::UNDEFINED)
+            }
+            answer => answer,
+        }
+    }
+
+    /// A variable that `hostvars` answers: before 2.19 text that needs something undefined
+    /// stays as it was written.
+    fn left_where_undefined(&self, raw: &Json) -> Result<Value> {
+        match raw {
+            Json::Array(items) => items
+                .iter()
+                .map(|item| self.left_where_undefined(item))
+                .collect::<Result<_>>()
+                .map(value::list),
+            Json::Object(map) if value::unsafe_text(map).is_none() => map
+                .iter()
+                .map(|(key, item)| Ok((key.as_str(), self.left_where_undefined(item)?)))
+                .collect::<Result<Vec<_>>>()
+                .map(value::dict_of),
+            _ => match self.value(raw) {
+                Err(error) if fault::is_undefined(&error) => Ok(value::from_json(raw)),
+                answer => answer,
+            },
         }
     }
 
@@ -279,7 +323,7 @@ impl Session {
             Json::Array(items) => Ok(value::list(
                 items
                     .iter()
-                    .map(|item| self.value(item))
+                    .map(|item| self.part(item))
                     .collect::<Result<_>>()?,
             )),
             Json::Object(map) => match value::unsafe_text(map) {
@@ -287,7 +331,7 @@ impl Session {
                 None => {
                     let mut items = value::Items::new();
                     for (key, item) in map {
-                        items.insert(Value::from(key.as_str()), self.value(item)?);
+                        items.insert(Value::from(key.as_str()), self.part(item)?);
                     }
                     Ok(value::dict(items))
                 }
@@ -340,8 +384,34 @@ impl Session {
         fault::with_cause(ErrorKind::InvalidOperation, cause)
     }
 
+    /// What failed and may stay so until it is used.
+    pub fn note_waiting(&self, error: &Error) {
+        if let Some(cause) = fault::cause(error) {
+            *lock(&self.missing) = Missing {
+                what: format!("the result of what failed ({})", cause.why),
+                failed: true,
+            };
+        }
+    }
+
     pub fn note_missing(&self, name: String) {
-        *lock(&self.missing) = name;
+        *lock(&self.missing) = Missing {
+            what: name,
+            failed: false,
+        };
+    }
+
+    /// A variable that is there, but needs what is not.
+    fn note_needed_by(&self, name: &str) {
+        let mut missing = lock(&self.missing);
+        if !missing.what.contains(", which ") {
+            missing.what = format!("{}, which {name} needs,", missing.what);
+        }
+    }
+
+    /// Whether the last undefined value is one whose making failed.
+    pub fn is_failure(&self) -> bool {
+        lock(&self.missing).failed
     }
 
     /// Why something failed, without any value.
@@ -351,7 +421,7 @@ impl Session {
         }
         let why = match error.kind() {
             _ if fault::is_undefined(error) => {
-                let missing = lock(&self.missing).clone();
+                let missing = lock(&self.missing).what.clone();
                 if missing.is_empty() {
                     "something is undefined".into()
                 } else {
@@ -370,6 +440,7 @@ impl Session {
         Cause {
             why,
             chain: Vec::new(),
+            refused: false,
         }
     }
 }
@@ -410,6 +481,7 @@ pub fn malformed(error: Malformed) -> Error {
         Cause {
             why,
             chain: Vec::new(),
+            refused: false,
         },
     )
 }
@@ -459,10 +531,7 @@ impl Object for Names {
                 if session.raw(name).is_none() && !runtime::is_global(name) {
                     session.note_missing(name.to_owned());
                 } else if session.raw(name).is_some() {
-                    let inner = lock(&session.missing).clone();
-                    if !inner.contains(", which ") {
-                        session.note_missing(format!("{inner}, which {name} needs,"));
-                    }
+                    session.note_needed_by(name);
                 }
                 None
             }
@@ -498,9 +567,14 @@ impl Object for AllVariables {
         if !self.rendered {
             return session.raw(name).map(|(raw, _)| value::from_json(raw));
         }
-        session
-            .resolve(name)
-            .unwrap_or_else(|error| Some(Value::from(error)))
+        let found = match session.resolve(name) {
+            Ok(None) if !session.modern => session
+                .raw(name)
+                .map(|(raw, _)| session.left_where_undefined(raw))
+                .transpose(),
+            found => found,
+        };
+        found.unwrap_or_else(|error| Some(Value::from(error)))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {

@@ -271,6 +271,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     TESTS.iter().map(|(name, _)| *name)
 }
 
+/// Whether it looks at undefined values since ansible-core 2.19.
+pub fn is_lenient(full_name: &str) -> bool {
+    matches!(filters::plain(full_name), "defined" | "undefined")
+}
+
 pub fn apply(full_name: &str, call: &mut Call) -> Result<bool> {
     // Jinja lets `None`, `True` and `False` stand for their tests.
     let name = match filters::plain(full_name) {
@@ -311,7 +316,7 @@ fn truth(value: Option<Value>) -> bool {
 fn result(call: &Call, key: &str) -> Result<Option<Value>> {
     match view(call.value()) {
         View::Dict(items) => Ok(items.find(&Value::from(key))),
-        _ => fault::fail("a test wants a task's result"),
+        _ => fault::refuse("a test wants a task's result"),
     }
 }
 
@@ -416,7 +421,7 @@ fn compare_loose(a: &str, b: &str) -> Result<Ordering> {
         let order = match (a, b) {
             (Part::Number(a), Part::Number(b)) => a.cmp(b),
             (Part::Word(a), Part::Word(b)) => a.cmp(b),
-            _ => return fault::fail("versions that cannot be compared"),
+            _ => return fault::refuse("versions that cannot be compared"),
         };
         if order != Ordering::Equal {
             return Ok(order);

@@ -7,11 +7,17 @@ mod cron;
 mod measure;
 mod net;
 mod pem;
+mod place;
 mod structure;
+mod version;
+
+pub use pem::base64_digits;
 
 use contract::{Kind, Setting, Value};
 
 pub use measure::{bytes, seconds};
+pub use place::data_directory;
+pub use version::{compare, version};
 
 /// Shown where a secret would stand.
 pub const MASK: &str = "********";

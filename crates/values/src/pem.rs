@@ -131,10 +131,16 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     if text.len() - bare.len() > 2 {
         return None;
     }
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    base64_digits(bare.bytes())
+}
+
+/// The bytes that base64 digits (RFC 4648) without padding stand for; `None` when one is no digit. Bits that
+/// are left over count for nothing.
+pub fn base64_digits(text: impl Iterator<Item = u8>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
     let (mut bits, mut count) = (0_u32, 0);
-    for byte in bare.bytes() {
-        let value = match byte {
+    for byte in text {
+        let digit = match byte {
             b'A'..=b'Z' => byte - b'A',
             b'a'..=b'z' => byte - b'a' + 26,
             b'0'..=b'9' => byte - b'0' + 52,
@@ -142,12 +148,11 @@ fn decode(text: &str) -> Option<Vec<u8>> {
             b'/' => 63,
             _ => return None,
         };
-        bits = bits << 6 | u32::from(value);
+        bits = bits << 6 | u32::from(digit);
         count += 6;
         if count >= 8 {
             count -= 8;
-            out.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
+            out.push((bits >> count & 0xff) as u8);
         }
     }
     Some(out)

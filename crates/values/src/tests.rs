@@ -1,4 +1,5 @@
 use super::*;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -166,23 +167,6 @@ fn nothing_is_a_value_where_the_default_is_nothing() {
     );
 }
 
-const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-fn base64(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0_u32, |sum, b| sum << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            out.push(match at <= chunk.len() {
-                true => char::from(LETTERS[(word >> (18 - 6 * at) & 63) as usize]),
-                false => '=',
-            });
-        }
-    }
-    out
-}
-
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     match content.len() {
@@ -194,7 +178,7 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 fn pem_text(label: &str, content: &[u8]) -> String {
-    let text = base64(content);
+    let text = BASE64_STANDARD.encode(content);
     let lines: Vec<&str> = (0..text.len())
         .step_by(64)
         .map(|at| &text[at..text.len().min(at + 64)])

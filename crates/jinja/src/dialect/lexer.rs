@@ -50,10 +50,20 @@ pub fn split(source: &str, options: &TemplateOptions) -> Result<Vec<Piece>, Malf
     let mut rest = source.as_str();
     let mut line = 1;
     let mut line_starting = true;
+    // Where each delimiter comes next, in the whole source: one that is far away, or nowhere,
+    // is looked for once.
+    let mut next: [Option<usize>; 3] = [Some(0); 3];
     loop {
-        let found = begins
+        let done = source.len() - rest.len();
+        for (place, (text, _)) in next.iter_mut().zip(&begins) {
+            if place.is_some_and(|at| at <= done) {
+                *place = rest.find(text).map(|at| done + at);
+            }
+        }
+        let found = next
             .iter()
-            .filter_map(|&(text, kind)| Some((rest.find(text)?, text, kind)))
+            .zip(begins)
+            .filter_map(|(place, (text, kind))| Some(((*place)? - done, text, kind)))
             .min_by_key(|&(at, text, _)| (at, std::cmp::Reverse(text.len())));
         let Some((at, text, kind)) = found else {
             push_data(&mut pieces, rest, line, options);

@@ -18,7 +18,7 @@ pub const FILTERS: &[(&str, Filter)] = &[
     ("default", default),
     ("dict2items", |call| {
         let View::Dict(items) = view(call.value()) else {
-            return fault::fail("dict2items takes a dict");
+            return fault::refuse("dict2items takes a dict");
         };
         let (key, item) = (
             call.text_or(1, "key_name", "key")?,
@@ -64,7 +64,9 @@ pub const FILTERS: &[(&str, Filter)] = &[
             };
             match (part(&key), part(&item)) {
                 (Some(key), Some(item)) => pairs.push((key, item)),
-                _ => return fault::fail("items2dict takes dicts that have the key and the value"),
+                _ => {
+                    return fault::refuse("items2dict takes dicts that have the key and the value");
+                }
             }
         }
         Ok(sequences::dictionary(pairs))
@@ -88,13 +90,13 @@ pub const FILTERS: &[(&str, Filter)] = &[
         let mut out = Items::new();
         for item in items {
             let View::Dict(map) = view(&item) else {
-                return fault::fail("rekey_on_member takes dicts");
+                return fault::refuse("rekey_on_member takes dicts");
             };
             let member = map
                 .find(&key)
-                .ok_or_else(|| fault::error("a dict lacks the member to rekey on"))?;
+                .ok_or_else(|| fault::refused("a dict lacks the member to rekey on"))?;
             if out.insert(member, item).is_some() && !overwrite {
-                return fault::fail("the member to rekey on is not unique");
+                return fault::refuse("the member to rekey on is not unique");
             }
         }
         Ok(value::dict(out))
@@ -144,7 +146,7 @@ fn default(call: &mut Call) -> Result<Value> {
 
 fn dictsort(call: &mut Call) -> Result<Value> {
     let View::Dict(items) = view(call.value()) else {
-        return fault::fail("dictsort takes a dict");
+        return fault::refuse("dictsort takes a dict");
     };
     let case_sensitive = call.flag(1, "case_sensitive", false)?;
     let by = match call.text_or(2, "by", "key")?.as_str() {
@@ -195,7 +197,7 @@ fn combine(call: &mut Call) -> Result<Value> {
     for part in sequences::flat(call)? {
         python::check_defined(&part, 0)?;
         let View::Dict(items) = view(&part) else {
-            return fault::fail("combine takes dicts");
+            return fault::refuse("combine takes dicts");
         };
         result = Some(match result {
             None => items.get(),
@@ -268,7 +270,7 @@ pub fn subelements(list: &Value, path: &Value, skip: bool) -> Result<Vec<Value>>
         let inner = match current.map(|value| view(&value)) {
             Some(View::List(items)) => items.get(),
             None if skip => Vec::new(),
-            _ => return fault::fail("an item lacks the list of subelements"),
+            _ => return fault::refuse("an item lacks the list of subelements"),
         };
         out.extend(
             inner

@@ -1,5 +1,6 @@
 //! Digests and encodings.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use minijinja::value::Value;
 use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
@@ -12,13 +13,15 @@ use crate::{budget, python};
 
 pub const FILTERS: &[(&str, Filter)] = &[
     ("b64decode", |call| {
-        let bytes = decode(&call.input()?).ok_or_else(|| fault::error("no base64"))?;
+        let bytes = decode(&call.input()?).ok_or_else(|| fault::refused("no base64"))?;
         String::from_utf8(bytes)
             .map(Value::from)
             .map_err(|_| fault::error("base64 of what is no UTF-8"))
     }),
     ("b64encode", |call| {
-        Ok(Value::from(encode(call.input()?.as_bytes())))
+        Ok(Value::from(
+            BASE64_STANDARD.encode(call.input()?.as_bytes()),
+        ))
     }),
     ("checksum", |call| {
         Ok(Value::from(hex(&sha1(call.input()?.as_bytes()))))
@@ -165,23 +168,6 @@ fn crypt_text(digest: &[u8]) -> String {
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-fn encode(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().enumerate().fold(0u32, |word, (at, byte)| {
-            word | u32::from(*byte) << (16 - 8 * at)
-        });
-        for at in 0..4 {
-            if at <= chunk.len() {
-                out.push(ALPHABET[(word >> (18 - 6 * at) & 63) as usize] as char);
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
-}
 
 /// As Python's `b64decode`: characters outside the alphabet are skipped.
 fn decode(text: &str) -> Option<Vec<u8>> {

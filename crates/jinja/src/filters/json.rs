@@ -14,11 +14,15 @@ pub const FILTERS: &[(&str, Filter)] = &[
         serde_json::from_str(&text)
             .map(|json| value::from_json(&json))
             .map_err(|error| {
-                fault::error(format!(
-                    "no JSON (line {}, column {})",
-                    error.line(),
-                    error.column()
-                ))
+                let why = format!("no JSON (line {}, column {})", error.line(), error.column());
+                // Python reads some numbers and escapes that are none by the standard.
+                match ["NaN", "Infinity", "\\u"]
+                    .iter()
+                    .any(|part| text.contains(part))
+                {
+                    true => fault::error(why),
+                    false => fault::refused(why),
+                }
             })
     }),
     ("to_json", |call| dump(call, None, false)),

@@ -52,6 +52,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         .flat_map(|table| table.iter().map(|(name, _)| *name))
 }
 
+/// Whether one of its arguments may be undefined since ansible-core 2.19.
+pub fn is_lenient(full_name: &str) -> bool {
+    let name = plain(full_name);
+    LENIENT.contains(&name) || name == "ternary"
+}
+
 pub fn apply(full_name: &str, call: &mut Call) -> Result<Value> {
     let name = plain(full_name);
     let Some((_, filter)) = TABLES

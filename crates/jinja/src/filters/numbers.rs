@@ -13,7 +13,7 @@ pub const FILTERS: &[(&str, Filter)] = &[
         match (python::integer(call.value()), python::number(call.value())) {
             (Some(value), _) => Ok(value::int(value.saturating_abs())),
             (_, Some(value)) => Ok(Value::from(value.abs())),
-            _ => fault::fail("abs of what is no number"),
+            _ => fault::refuse("abs of what is no number"),
         }
     }),
     ("bool", |call| {

@@ -107,7 +107,7 @@ pub const FILTERS: &[(&str, Filter)] = &[
         let path = normal(&call.input()?);
         let start = normal(&call.text_or(1, "start", ".")?);
         if path.starts_with('/') != start.starts_with('/') {
-            return fault::fail("relpath of a relative and an absolute path");
+            return fault::refuse("relpath of a relative and an absolute path");
         }
         let split = |path: &str| -> Vec<String> {
             path.split('/')

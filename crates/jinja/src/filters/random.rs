@@ -63,7 +63,7 @@ fn random(call: &mut Call) -> Result<Value> {
     else {
         let items = call.items()?;
         return match random.below(items.len() as u64) {
-            _ if items.is_empty() => fault::fail("random of an empty list"),
+            _ if items.is_empty() => fault::refuse("random of an empty list"),
             at => Ok(items[at as usize].clone()),
         };
     };

@@ -371,7 +371,7 @@ fn sum(call: &mut Call) -> Result<Value> {
                 (Some(a), Some(b)) => value::int(a.saturating_add(b)),
                 _ => match (python::number(&total), python::number(&item)) {
                     (Some(a), Some(b)) => Value::from(a + b),
-                    _ => return fault::fail("a sum of what are no numbers"),
+                    _ => return fault::refuse("a sum of what are no numbers"),
                 },
             },
         };

@@ -119,7 +119,7 @@ pub const FILTERS: &[(&str, Filter)] = &[
     ("wordwrap", wordwrap),
     ("xmlattr", |call| {
         let View::Dict(items) = view(call.value()) else {
-            return fault::fail("xmlattr takes a dict");
+            return fault::refuse("xmlattr takes a dict");
         };
         let mut parts = Vec::new();
         for (key, item) in items.get() {
