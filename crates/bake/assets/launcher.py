@@ -16,6 +16,7 @@ Each record is one line of JSON appended to $TIFFIN_EVENTS (bake::capture reads 
   hashed    a filter or module that hides a placeholder from the search for secrets
   vaulted   a variable that is a secret (tiffin_vault.py)
   play      the handlers of a play, at its end (tiffin_handlers.py)
+  state     what later layers may ask for, at the end of a play (tiffin_carry.py)
 """
 
 import functools
@@ -32,6 +33,7 @@ try:
 except ImportError:  # since ansible-core 2.19
     from ansible._internal._templating._jinja_plugins import JinjaPluginIntercept
 
+import tiffin_carry
 import tiffin_edits
 import tiffin_handlers
 import tiffin_vault
@@ -296,6 +298,7 @@ if __name__ == "__main__":
     watch_filters()
     tiffin_vault.install()
     tiffin_handlers.install(EXPRESSIONS)
+    tiffin_carry.install()
     from ansible.cli.playbook import main
 
     sys.argv[0] = "ansible-playbook"

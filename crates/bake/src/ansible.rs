@@ -22,8 +22,9 @@ use crate::{
 pub const HOST: &str = "box";
 
 /// What watches a play; the first is started, the others lie beside it.
-const LAUNCHER: [(&str, &str); 6] = [
+const LAUNCHER: [(&str, &str); 7] = [
     ("launcher.py", include_str!("../assets/launcher.py")),
+    ("tiffin_carry.py", include_str!("../assets/tiffin_carry.py")),
     (
         "tiffin_closure.py",
         include_str!("../assets/tiffin_closure.py"),
@@ -240,21 +241,7 @@ impl<'a> Ansible<'a> {
         if !out.status.success() {
             return None;
         }
-        let text = String::from_utf8_lossy(&out.stdout);
-        let mut roles = BTreeSet::new();
-        for line in text
-            .lines()
-            .filter(|l| l.starts_with("      ") && l.contains("TAGS: ["))
-        {
-            let task = line.split("TAGS: [").next().unwrap_or_default();
-            if task.contains("include_role") {
-                return None;
-            }
-            if let Some((role, _)) = task.trim().split_once(" : ") {
-                roles.insert(role.to_owned());
-            }
-        }
-        Some(roles)
+        roles_of_list(&String::from_utf8_lossy(&out.stdout))
     }
 
     /// Runs a layer's tags in the sandbox. Records of what tasks did are appended to `events`.
@@ -280,6 +267,9 @@ impl<'a> Ansible<'a> {
             ),
         ];
         command.envs(own);
+        if let Some(path) = run.carried {
+            command.env("TIFFIN_CARRIED", path);
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -329,12 +319,35 @@ impl<'a> Ansible<'a> {
     }
 }
 
+/// The roles in what `--list-tasks` says; `None` where it does not say all.
+fn roles_of_list(text: &str) -> Option<BTreeSet<String>> {
+    let mut roles = BTreeSet::new();
+    for line in text
+        .lines()
+        .filter(|l| l.starts_with("      ") && l.contains("TAGS: ["))
+    {
+        let task = line.split("TAGS: [").next().unwrap_or_default().trim();
+        if task.contains("include_role") {
+            return None;
+        }
+        match task.split_once(" : ") {
+            Some((role, _)) => drop(roles.insert(role.to_owned())),
+            // A task without a name is listed by its module alone, whatever role it is of.
+            None if !task.contains(' ') => return None,
+            None => {}
+        }
+    }
+    Some(roles)
+}
+
 /// One layer's run.
 pub struct Run<'a> {
     pub pid: u32,
     pub environment: &'a BTreeMap<String, String>,
     pub events: &'a Path,
     pub expressions: &'a [String],
+    /// What the layers below left in Ansible's memory, as a file of the launcher's own form.
+    pub carried: Option<&'a Path>,
 }
 
 /// Ansible's default output, cut into tasks.
@@ -454,6 +467,19 @@ fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_role_whose_tasks_have_no_names_counts() {
+        let list = |tasks: &str| {
+            roles_of_list(&format!(
+                "playbook: site.yml\n\n  play #1 (all): all\tTAGS: []\n    tasks:\n{tasks}"
+            ))
+        };
+        let named = "      web : Install it\tTAGS: [web]\n      Say it\tTAGS: []\n";
+        assert_eq!(list(named), Some(BTreeSet::from(["web".to_owned()])));
+        assert_eq!(list(&format!("{named}      copy\tTAGS: [web]\n")), None);
+        assert_eq!(list("      web : include_role\tTAGS: []\n"), None);
+    }
 
     #[test]
     fn a_failure_is_the_task_that_nobody_ignored() {

@@ -50,6 +50,11 @@ pub enum Event {
         #[serde(default)]
         expressions: Variables,
     },
+    /// Registered results, set facts and included variables at the end of a play.
+    State {
+        /// JSON of the launcher's own form, passed on as it is.
+        text: String,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -132,10 +137,26 @@ pub struct ServiceEvent {
 }
 
 pub fn parse(text: &str) -> Result<Vec<Event>, serde_json::Error> {
-    text.lines()
-        .filter(|l| !l.trim().is_empty())
-        .map(serde_json::from_str)
-        .collect()
+    let lines = text.lines().filter(|l| !l.trim().is_empty());
+    let mut events: Vec<Event> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
+    // Each holds all that those before it did.
+    let is_state = |event: &Event| matches!(event, Event::State { .. });
+    let last = events.iter().rposition(is_state);
+    let mut at = 0;
+    events.retain(|event| {
+        at += 1;
+        !is_state(event) || Some(at - 1) == last
+    });
+    Ok(events)
+}
+
+/// What the tasks of these layers, the lowest first, left in Ansible's memory.
+pub fn state<'a>(layers: impl DoubleEndedIterator<Item = &'a [Event]>) -> Option<&'a str> {
+    let mut events = layers.rev().flat_map(|events| events.iter().rev());
+    events.find_map(|event| match event {
+        Event::State { text } => Some(text.as_str()),
+        _ => None,
+    })
 }
 
 /// Units that the playbook wants running: enabled or started, and not stopped or disabled after.

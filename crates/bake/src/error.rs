@@ -28,18 +28,41 @@ pub enum Error {
         /// To be pasted into a shell.
         command: String,
     },
+    #[error("cannot bake layer `{layer}`: the step `{step}` failed\n{output}")]
+    Step {
+        layer: String,
+        step: String,
+        /// What was said last, or why.
+        output: String,
+    },
+    #[error("cannot use {}{}: {reason}", path.display(), at_line(*line))]
+    Ignore {
+        path: PathBuf,
+        /// 0 for the file as a whole.
+        line: usize,
+        reason: String,
+    },
     #[error("stopped by a signal")]
     Interrupted,
     #[error("cannot understand what Ansible did in layer `{layer}`: {reason}")]
     Capture { layer: String, reason: String },
     #[error("setting {setting} cannot work: {reason}")]
     Setting { setting: String, reason: String },
+    #[error("service {service} cannot work: {reason}")]
+    Service { service: String, reason: String },
     #[error("cannot do what `files` says of {path}: {reason}")]
     File { path: String, reason: String },
     #[error("cannot bake {0} here")]
     Unsupported(String),
     #[error("cannot supervise unit `{unit}`: {reason}")]
     Unit { unit: String, reason: String },
+}
+
+fn at_line(line: usize) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(" at line {line}"),
+    }
 }
 
 impl Error {

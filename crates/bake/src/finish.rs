@@ -144,6 +144,7 @@ pub fn finish(
         takes_its_default(name, setting)?;
     }
     conditions_hold(&settings, &variables)?;
+    databases_last(recipe, &settings, &variables)?;
     let mut units = Vec::new();
     for name in capture::wanted_units(events()) {
         match resolve_unit(&view, &name)? {
@@ -204,7 +205,11 @@ pub fn finish(
         units,
         services: recipe.services.clone(),
         volumes,
+        upgrade: recipe.upgrade.clone(),
         ports: recipe.ports.clone(),
+        needs: recipe.needs.clone(),
+        support: recipe.support.clone(),
+        backup: recipe.backup.clone(),
     };
     let written: Vec<TemplateEvent> = written.into_iter().map(|w| w.event).collect();
     let account = account::account(&contract, &written, fixed, events());
@@ -329,10 +334,7 @@ fn takes_its_default(name: &str, setting: &Setting) -> Result<()> {
 
 /// Every `required_if` can be evaluated.
 fn conditions_hold(settings: &BTreeMap<String, Setting>, variables: &Variables) -> Result<()> {
-    let mut given = Variables::new();
-    for setting in settings.values().filter(|s| secrets::is_unknown(s)) {
-        given.insert(setting.variable.clone(), values::MASK.into());
-    }
+    let given = unknown(settings);
     let scope = jinja::Scope::new(&given, &[variables]);
     for (name, setting) in settings {
         if let Some(condition) = &setting.required_if {
@@ -343,6 +345,35 @@ fn conditions_hold(settings: &BTreeMap<String, Setting>, variables: &Variables) 
         }
     }
     Ok(())
+}
+
+/// What expressions make of a service's `data` lies on a volume.
+fn databases_last(
+    recipe: &Recipe,
+    settings: &BTreeMap<String, Setting>,
+    variables: &Variables,
+) -> Result<()> {
+    let given = unknown(settings);
+    let scope = jinja::Scope::new(&given, &[variables]);
+    for (service, said) in &recipe.services {
+        for text in &said.data {
+            let wrong = |reason: String| Error::Service {
+                service: service.clone(),
+                reason: format!("its `data` cannot be `{text}`: {reason}"),
+            };
+            let path = jinja::render_text(text, &scope).map_err(|e| wrong(e.to_string()))?;
+            values::data_directory(&path, &recipe.volumes).map_err(wrong)?;
+        }
+    }
+    Ok(())
+}
+
+/// Something in the place of what nobody knows before the first start.
+fn unknown(settings: &BTreeMap<String, Setting>) -> Variables {
+    let unknown = settings.values().filter(|s| secrets::is_unknown(s));
+    unknown
+        .map(|setting| (setting.variable.clone(), values::MASK.into()))
+        .collect()
 }
 
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {

@@ -13,14 +13,15 @@ use std::{
 };
 
 use contract::Variables;
-use recipe::Recipe;
+use recipe::{Copy, Layer, Recipe, Step};
 
 use crate::{
     Options,
     ansible::{self, Ansible},
     base,
     cache::{self, Cache, hash},
-    error::Result,
+    error::{Error, Result},
+    inputs,
 };
 
 /// Raised when a change of this program changes what a layer holds.
@@ -42,6 +43,7 @@ pub fn keys(
     expressions: &[String],
     options: &Options,
     cache: &Cache,
+    inputs: &Inputs,
 ) -> Result<Vec<Planned>> {
     let epoch = options.epoch.unwrap_or(EPOCH);
     let described = base::describe(&recipe.base, &recipe.base_packages, options.image)?;
@@ -58,15 +60,22 @@ pub fn keys(
         epoch,
     }];
 
-    let dirs = directories(recipe);
+    let Inputs { dirs, ignored } = inputs;
     let mut hashes = cache::Hashes::default();
-    let used = roles_of_layers(recipe, ansible, variables, &dirs, cache, &mut hashes)?;
+    let used = roles_of_layers(recipe, ansible, variables, inputs, cache, &mut hashes)?;
     for layer in &recipe.layers {
+        if !layer.steps.is_empty() {
+            let below = planned.last().expect("the base is first");
+            let step = of_steps(layer, below, options, ignored, &mut hashes)?;
+            planned.push(step);
+            continue;
+        }
         let roles = &used[&layer.name];
-        let without = roles
+        let mut without = roles
             .as_ref()
             .map(|roles| unused_roles(recipe, roles))
             .unwrap_or_default();
+        without.extend(ignored.iter().cloned());
         let mut parts = vec![
             "layer".to_owned(),
             chosen(recipe),
@@ -85,7 +94,7 @@ pub fn keys(
             serde_json::Value::Object(variables.clone()).to_string(),
         ];
         parts.extend(ansible::assets().into_iter().map(str::to_owned));
-        for dir in &dirs {
+        for dir in dirs {
             parts.push(cache::hash_tree(
                 dir,
                 &with_recipes(dir, &without),
@@ -94,7 +103,7 @@ pub fn keys(
         }
         let epoch = options
             .epoch
-            .or_else(|| commit_date(&dirs, &without))
+            .or_else(|| commit_date(dirs, &without))
             .unwrap_or(EPOCH);
         parts.push(epoch.to_string());
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -105,6 +114,97 @@ pub fn keys(
         });
     }
     Ok(planned)
+}
+
+/// Files that a build may read.
+pub struct Inputs {
+    /// None inside another.
+    dirs: Vec<PathBuf>,
+    /// What lies below them, or below what a step copies, and does not count.
+    pub ignored: BTreeSet<PathBuf>,
+}
+
+impl Inputs {
+    pub fn of(recipe: &Recipe, options: &Options) -> Result<Inputs> {
+        let dirs = directories(recipe);
+        let mut looked_at = dirs.clone();
+        for copy in copies(recipe.layers.iter()) {
+            if copy.from.is_dir() && !looked_at.contains(&copy.from) {
+                looked_at.push(copy.from.clone());
+            }
+        }
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let written = inputs::Written {
+            output: &real(options.output),
+            name: recipe.name.rsplit('/').next().unwrap_or(&recipe.name),
+            cache: &real(options.cache),
+        };
+        let ignored = inputs::ignored(&looked_at, &written)?;
+        Ok(Inputs { dirs, ignored })
+    }
+}
+
+fn copies<'a>(layers: impl Iterator<Item = &'a Layer>) -> impl Iterator<Item = &'a Copy> {
+    let steps = layers.flat_map(|layer| &layer.steps);
+    steps.filter_map(|step| match step {
+        Step::Copy(copy) => Some(copy),
+        Step::Run(_) => None,
+    })
+}
+
+/// A layer of steps is made from these, what they copy, and the layer below.
+fn of_steps(
+    layer: &Layer,
+    below: &Planned,
+    options: &Options,
+    ignored: &BTreeSet<PathBuf>,
+    hashes: &mut cache::Hashes,
+) -> Result<Planned> {
+    let mut parts = vec!["steps".to_owned(), OUTPUT.to_owned(), below.key.clone()];
+    let mut dates = Vec::new();
+    for step in &layer.steps {
+        match step {
+            Step::Run(command) => parts.push(format!("run {command}")),
+            Step::Copy(copy) => {
+                // Where it lies on this machine is no part of it, but a file's name may be.
+                let name = copy.from.file_name().unwrap_or_default();
+                let how = (name, &copy.to, copy.mode, &copy.owner);
+                parts.push(format!("copy {how:?} {}", copy.from.is_dir()));
+                let from = match copy.from.is_symlink() {
+                    // What it leads to counts, not where.
+                    true => copy
+                        .from
+                        .canonicalize()
+                        .map_err(Error::io("read", &copy.from))?,
+                    false => copy.from.clone(),
+                };
+                parts.push(cache::hash_tree(&from, ignored, hashes)?);
+                dates.push(copy_date(&copy.from, ignored));
+            }
+        }
+    }
+    // Without a date of its own it is as old as what is below.
+    let own = dates.into_iter().flatten().max();
+    let epoch = options.epoch.unwrap_or(own.unwrap_or(0).max(below.epoch));
+    parts.push(epoch.to_string());
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    Ok(Planned {
+        name: layer.name.clone(),
+        key: hash(&parts),
+        epoch,
+    })
+}
+
+/// Of the last commit that touched what is copied.
+fn copy_date(from: &Path, ignored: &BTreeSet<PathBuf>) -> Option<u64> {
+    if from.is_dir() {
+        return commit_date(&[from.to_owned()], ignored);
+    }
+    let mut command = Command::new("git");
+    command.arg("-C").arg(from.parent()?);
+    command.args(["log", "-1", "--format=%ct", "--"]);
+    let out = command.arg(from.file_name()?).output().ok()?;
+    String::from_utf8_lossy(&out.stdout).trim().parse().ok()
 }
 
 /// Which playbook and inventory, since the recipe's own file is not hashed.
@@ -181,11 +281,14 @@ fn unused_roles(recipe: &Recipe, used: &BTreeSet<String>) -> BTreeSet<PathBuf> {
 }
 
 /// Whether a playbook chooses roles or tasks of roles while it runs: no list shows those.
-fn chooses_roles_at_run_time(dirs: &[PathBuf]) -> bool {
-    let mut stack = dirs.to_vec();
+fn chooses_roles_at_run_time(inputs: &Inputs) -> bool {
+    let mut stack = inputs.dirs.clone();
     while let Some(dir) = stack.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
+            if inputs.ignored.contains(&path) {
+                continue;
+            }
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
                 stack.push(path);
             } else if path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
@@ -210,17 +313,19 @@ fn roles_of_layers(
     recipe: &Recipe,
     ansible: &Ansible,
     variables: &Variables,
-    dirs: &[PathBuf],
+    inputs: &Inputs,
     cache: &Cache,
     hashes: &mut cache::Hashes,
 ) -> Result<Roles> {
     let mut parts = vec![
+        // Another number where lists are read in another way.
+        "roles 2".to_owned(),
         ansible.version.clone(),
         chosen(recipe),
         format!("{:?} {variables:?}", recipe.layers),
     ];
-    for dir in dirs {
-        parts.push(cache::hash_tree(dir, &BTreeSet::new(), hashes)?);
+    for dir in &inputs.dirs {
+        parts.push(cache::hash_tree(dir, &inputs.ignored, hashes)?);
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let memo = cache.memo(&hash(&parts));
@@ -230,10 +335,11 @@ fn roles_of_layers(
     {
         return Ok(known);
     }
-    let dynamic = chooses_roles_at_run_time(dirs);
+    let dynamic = chooses_roles_at_run_time(inputs);
     let roles: Roles = recipe
         .layers
         .iter()
+        .filter(|l| l.steps.is_empty())
         .map(|l| {
             (
                 l.name.clone(),
@@ -257,7 +363,8 @@ fn commit_date(dirs: &[PathBuf], without: &BTreeSet<PathBuf>) -> Option<u64> {
             .arg("-C")
             .arg(dir)
             .args(["log", "-1", "--format=%ct", "--", "."]);
-        for path in with_recipes(dir, without) {
+        // A command line has its limit; what no commit touches does no harm.
+        for path in with_recipes(dir, without).iter().take(2000) {
             if let Ok(below) = path.strip_prefix(dir) {
                 command.arg(format!(":(exclude){}", below.display()));
             }

@@ -15,13 +15,16 @@ mod error;
 mod facts;
 mod finish;
 mod host;
+mod inputs;
 pub mod interrupt;
 mod keys;
 pub mod sandbox;
 mod secrets;
+mod steps;
 mod surface;
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -55,6 +58,8 @@ pub trait Progress: Sync {
 pub struct Options<'a> {
     /// Where layers, packages and blobs are kept between builds.
     pub cache: &'a Path,
+    /// Where the release will be written: never an input.
+    pub output: &'a Path,
     /// The box's version: the image's tag.
     pub version: &'a str,
     /// The program that answers to [`sandbox::init::VERB`]: normally this one.
@@ -82,6 +87,8 @@ pub struct BakedLayer {
     /// Seconds since 1970; later file times are to be clamped to it.
     pub epoch: u64,
     pub from_cache: bool,
+    /// How long baking it, or finding it, took.
+    pub took: Duration,
 }
 
 #[derive(Debug)]
@@ -122,7 +129,16 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
     let variables = secrets::variables(recipe)?;
     let ansible = ansible::Ansible::prepare(recipe, &work.path.join("ansible"), &variables)?;
     let expressions = expressions(recipe);
-    let keys = keys::keys(recipe, &ansible, &variables, &expressions, options, &cache)?;
+    let inputs = keys::Inputs::of(recipe, options)?;
+    let keys = keys::keys(
+        recipe,
+        &ansible,
+        &variables,
+        &expressions,
+        options,
+        &cache,
+        &inputs,
+    )?;
 
     let mut held = Vec::new();
     let mut layers: Vec<BakedLayer> = Vec::new();
@@ -166,8 +182,15 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                             cache: &cache,
                             work: &work.path,
                             ansible: &ansible,
+                            ignored: &inputs.ignored,
                         };
-                        kitchen.layer(layer, lower, &tree, planned.epoch, &expressions)?
+                        let carried = capture::state(records.iter().map(|r: &Record| &*r.events));
+                        let start = Start {
+                            lower,
+                            carried,
+                            epoch: planned.epoch,
+                        };
+                        kitchen.layer(layer, start, &tree, &expressions)?
                     }
                 };
                 clean::clean(&tree, planned.epoch)?;
@@ -187,7 +210,8 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                 record
             }
         };
-        progress.layer(&planned.name, (!from_cache).then(|| started.elapsed()));
+        let took = started.elapsed();
+        progress.layer(&planned.name, (!from_cache).then_some(took));
         layers.push(BakedLayer {
             name: planned.name,
             key: planned.key,
@@ -195,6 +219,7 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
             overlay: index > 0,
             epoch: planned.epoch,
             from_cache,
+            took,
         });
         records.push(record);
     }
@@ -236,6 +261,8 @@ fn expressions(recipe: &Recipe) -> Vec<String> {
     let mut out: Vec<String> = conditions.map(|text| format!("{{{{ {text} }}}}")).collect();
     for service in recipe.services.values() {
         out.extend(service.when.iter().map(|when| format!("{{{{ {when} }}}}")));
+        let texts = service.data.iter().chain(&service.check_data);
+        out.extend(texts.filter(|text| text.contains("{{")).cloned());
         if let Some(ready) = &service.ready {
             out.extend(
                 [&ready.tcp, &ready.unix, &ready.http, &ready.command]
@@ -255,17 +282,30 @@ struct Kitchen<'a> {
     cache: &'a cache::Cache,
     work: &'a Path,
     ansible: &'a ansible::Ansible<'a>,
+    ignored: &'a BTreeSet<PathBuf>,
+}
+
+/// What a layer begins with.
+struct Start<'a> {
+    lower: Vec<PathBuf>,
+    /// What tasks below left in Ansible's memory.
+    carried: Option<&'a str>,
+    epoch: u64,
 }
 
 impl Kitchen<'_> {
     fn layer(
         &self,
         layer: &recipe::Layer,
-        lower: Vec<PathBuf>,
+        start: Start,
         tree: &Path,
-        epoch: u64,
         expressions: &[String],
     ) -> Result<Record> {
+        let Start {
+            lower,
+            carried,
+            epoch,
+        } = start;
         let dir = self.work.join(format!("sandbox-{}", layer.name));
         let mount_point = dir.join("root");
         let scratch = dir.join("overlay");
@@ -307,14 +347,28 @@ impl Kitchen<'_> {
                 .progress
                 .note(&format!("apt's package lists are not fetched: {reason}"));
         }
-        let run = ansible::Run {
-            pid: sandbox.pid,
-            environment: &host.environment,
-            events: &events,
-            expressions,
+        let carried = carried
+            .map(|text| private(&dir.join("carried.json"), text))
+            .transpose()?;
+        let played = if layer.steps.is_empty() {
+            let run = ansible::Run {
+                pid: sandbox.pid,
+                environment: &host.environment,
+                events: &events,
+                expressions,
+                carried: carried.as_deref(),
+            };
+            self.ansible.play(layer, &run, self.options.progress)
+        } else {
+            let kitchen = steps::Kitchen {
+                sandbox: &sandbox,
+                host: &host,
+                ignored: self.ignored,
+                progress: self.options.progress,
+            };
+            kitchen.layer(layer)
         };
-        let played = self.ansible.play(layer, &run, self.options.progress);
-        if let (Err(problem @ Error::Playbook { .. }), true) =
+        if let (Err(problem @ (Error::Playbook { .. } | Error::Step { .. })), true) =
             (&played, self.options.shell_on_failure)
         {
             eprintln!("error: {problem}");
@@ -342,4 +396,13 @@ impl Kitchen<'_> {
             placeholders: Vec::new(),
         })
     }
+}
+
+/// A file that nobody else may read: results of tasks may be secrets.
+fn private(path: &Path, text: &str) -> Result<PathBuf> {
+    fs::write(path, "")
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
+        .and_then(|()| fs::write(path, text))
+        .map_err(Error::io("write", path))?;
+    Ok(path.to_owned())
 }

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
 };
@@ -108,13 +108,12 @@ impl Sandbox {
     }
 
     fn open_with(&self, path: &str, flags: OFlags) -> std::io::Result<OwnedFd> {
-        Ok(rustix::fs::openat2(
-            &self.root,
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )?)
+        open_in(self.root(), path, flags)
+    }
+
+    /// For work that opens everything relative to it.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     pub fn read(&self, path: &str) -> std::io::Result<Vec<u8>> {
@@ -151,6 +150,17 @@ impl Sandbox {
         drop(self.lifeline.take());
         let _ = self.child.wait();
     }
+}
+
+/// Opens what is there in the file system below `root`: links resolve inside and never outside.
+pub(crate) fn open_in(root: BorrowedFd, path: &str, flags: OFlags) -> std::io::Result<OwnedFd> {
+    Ok(rustix::fs::openat2(
+        root,
+        path,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?)
 }
 
 impl Drop for Sandbox {

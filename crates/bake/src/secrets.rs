@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
 use contract::{Kind, Parity, Setting, Template, Value, Variables};
 use recipe::Recipe;
 
@@ -243,26 +244,13 @@ fn is_empty(value: &Value) -> bool {
 /// places where it can begin in a longer text.
 fn forms() -> Vec<Vec<u8>> {
     let encoded = (0..3).map(|before| {
-        let text = base64(&[&b"\0\0"[..before], PREFIX.as_bytes()].concat());
+        let text = BASE64_STANDARD_NO_PAD.encode([&b"\0\0"[..before], PREFIX.as_bytes()].concat());
         // The first characters depend on what stands before, the last on what follows.
         let first = (before * 8).div_ceil(6);
-        text[first..(before + PREFIX.len()) * 8 / 6].to_vec()
+        text.as_bytes()[first..(before + PREFIX.len()) * 8 / 6].to_vec()
     });
     std::iter::once(PREFIX.as_bytes().to_vec())
         .chain(encoded)
-        .collect()
-}
-
-/// RFC 4648, without padding.
-fn base64(bytes: &[u8]) -> Vec<u8> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bit = |n: usize| {
-        bytes
-            .get(n / 8)
-            .map_or(0, |byte| usize::from(byte >> (7 - n % 8) & 1))
-    };
-    (0..(bytes.len() * 8).div_ceil(6))
-        .map(|group| ALPHABET[(0..6).fold(0, |value, n| value << 1 | bit(group * 6 + n))])
         .collect()
 }
 
@@ -369,10 +357,11 @@ mod tests {
     #[test]
     fn a_placeholder_is_found_in_base64_wherever_it_begins() {
         for before in ["", "a", "ab", "abc", "user:"] {
-            let text = base64(format!("{before}{}:rest", placeholder("NAME")).as_bytes());
+            let text =
+                BASE64_STANDARD_NO_PAD.encode(format!("{before}{}:rest", placeholder("NAME")));
             let found = forms()
                 .iter()
-                .filter(|form| memchr::memmem::find(&text, form).is_some())
+                .filter(|form| memchr::memmem::find(text.as_bytes(), form).is_some())
                 .count();
             assert_eq!(found, 1, "after {before:?}");
         }

@@ -71,9 +71,35 @@ pub struct Contract {
     /// itself has to remember (under `.tiffin`).
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// Which earlier versions' data this box takes; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrade>,
     /// TCP ports that the box listens on for the outside.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// What the machine must have, besides what [`ServiceOverride::needs`] adds.
+    #[serde(default, skip_serializing_if = "Needs::is_nothing")]
+    pub needs: Needs,
+    /// Commands whose output belongs into a support bundle, by a name of `[a-z0-9-]+`;
+    /// words that may hold Jinja expressions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub support: BTreeMap<String, Vec<String>>,
+    #[serde(default, skip_serializing_if = "Backup::is_default")]
+    pub backup: Backup,
+}
+
+/// What the recipe says about backups of the volumes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backup {
+    /// Absolute paths on a volume that no backup holds: caches, temporary files.
+    pub exclude: Vec<String>,
+}
+
+impl Backup {
+    fn is_default(&self) -> bool {
+        *self == Backup::default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +111,16 @@ pub struct Product {
     pub title: String,
     /// The image's tag, such as `v43.4.4`.
     pub version: String,
+}
+
+/// The way to this version from older ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upgrade {
+    /// The oldest version whose data is taken directly.
+    pub from: Option<String>,
+    /// Versions that may not be skipped, the oldest first.
+    pub stops: Vec<String>,
 }
 
 /// Something that an operator may set by an environment variable.
@@ -309,6 +345,59 @@ pub struct ServiceOverride {
     pub when: Option<String>,
     /// Seconds between the stop signal and SIGKILL.
     pub stop_timeout: Option<u32>,
+    /// Directories below a volume in which it keeps a database: files that change in place.
+    /// May hold Jinja expressions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<String>,
+    /// A command that stops writes to [`ServiceOverride::data`], says so with a line when the
+    /// files there are consistent, holds until its standard input ends, and exits with 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
+    /// What the machine must have for it, while [`ServiceOverride::when`] holds.
+    #[serde(skip_serializing_if = "Needs::is_nothing")]
+    pub needs: Needs,
+    /// A command, as words with Jinja expressions, that refuses data which the service cannot
+    /// open. It runs before anything is written, as the service's user.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub check_data: Vec<String>,
+}
+
+/// What the machine must have. Of the box and of its services memory and disk add up; of
+/// cores and files the highest counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Needs {
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Bytes on the first volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u32>,
+    /// Files that one process has open at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Features of the processor as `/proc/cpuinfo` names them: `avx`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpu: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_pages: Option<HugePages>,
+}
+
+impl Needs {
+    pub fn is_nothing(&self) -> bool {
+        *self == Needs::default()
+    }
+}
+
+/// Transparent huge pages: whether the kernel should give them to programs that do not ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HugePages {
+    Always,
+    /// Those who ask may have them: the kernel's `madvise` does as well as its `never`.
+    Never,
 }
 
 /// A readiness check; exactly one of the first four is given.

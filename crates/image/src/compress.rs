@@ -40,16 +40,11 @@ pub enum Packing {
     #[default]
     Gzip,
     /// Docker from 23, containerd from 1.5 and podman from 3 read it; Docker 20.10 does not.
-    /// A level of [`Packing::ZSTD_LEVELS`].
+    /// From 1 to 19: higher ones want more memory from whoever reads the stream.
     Zstd { level: i32 },
 }
 
 impl Packing {
-    /// Higher ones want more memory from whoever reads the stream.
-    pub const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
-    /// zstd's own default.
-    pub const ZSTD_LEVEL: i32 = 3;
-
     fn chunk(self) -> usize {
         match self {
             Packing::Gzip => CHUNK,

@@ -17,7 +17,6 @@ mod error;
 mod layer;
 mod progress;
 mod read;
-mod reference;
 pub mod registry;
 mod tarball;
 mod union;

@@ -8,6 +8,7 @@
 
 mod error;
 mod field;
+mod needs;
 mod read;
 mod setting;
 mod yaml;
@@ -15,7 +16,7 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use contract::{ServiceOverride, Setting};
+use contract::{Needs, ServiceOverride, Setting};
 
 pub use error::Error;
 
@@ -61,7 +62,7 @@ pub struct Recipe {
     pub public: Vec<String>,
     pub frozen_facts: Frozen,
     /// Of the image's layers.
-    pub compression: image::Packing,
+    pub compression: Compression,
     /// At least one, lowest first.
     pub layers: Vec<Layer>,
     /// By the name of the environment variable. `files` and `default` are for the builder to fill in.
@@ -75,12 +76,19 @@ pub struct Recipe {
     /// By path in the box: whether a file that settings change becomes a link into memory.
     /// For files that are not named, the builder decides.
     pub links: BTreeMap<String, bool>,
+    /// What the machine must have.
+    pub needs: Needs,
+    /// Commands for the support bundle, by name.
+    pub support: BTreeMap<String, Vec<String>>,
+    pub backup: contract::Backup,
     /// `SIGTERM`.
     pub stop_signal: Option<String>,
     /// Seconds between the stop signal and SIGKILL, for the whole box.
     pub stop_timeout: Option<u32>,
     pub labels: BTreeMap<String, String>,
     pub health: Option<Health>,
+    /// Which earlier versions' data the box takes.
+    pub upgrade: Option<contract::Upgrade>,
 }
 
 impl Recipe {
@@ -88,6 +96,23 @@ impl Recipe {
     pub fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("/"))
     }
+}
+
+/// What the image's layers are compressed with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Which every engine reads.
+    #[default]
+    Gzip,
+    /// A level of [`Compression::ZSTD_LEVELS`].
+    Zstd { level: i32 },
+}
+
+impl Compression {
+    /// Higher ones want more memory from whoever reads the stream.
+    pub const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
+    /// zstd's own default.
+    pub const ZSTD_LEVEL: i32 = 3;
 }
 
 /// What the layers are put on.
@@ -124,6 +149,30 @@ pub struct Layer {
     pub tags: Vec<String>,
     /// Ansible's `--skip-tags`.
     pub skip_tags: Vec<String>,
+    /// Instead of the playbook, when there are any.
+    pub steps: Vec<Step>,
+}
+
+/// For what there is no playbook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// For `sh -e`, in the box.
+    Run(String),
+    Copy(Copy),
+}
+
+/// Files of the build machine that come into the box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copy {
+    /// Exists: a file or a directory.
+    pub from: PathBuf,
+    /// Absolute. A directory's content comes into it; a file becomes it, or comes into it
+    /// when it ends with a slash.
+    pub to: String,
+    /// Permission bits of files.
+    pub mode: Option<u32>,
+    /// `user[:group]`, by name or number; root when it says nothing.
+    pub owner: Option<String>,
 }
 
 /// How often an engine asks whether the box is well. Seconds.

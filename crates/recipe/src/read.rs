@@ -6,12 +6,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use contract::{Ready, ServiceOverride};
+use reference::Reference;
 
 use crate::error::{Error, Problem, Result, nearest};
 use crate::field::{Field, Table};
+use crate::needs::needs;
 use crate::setting::{known, settings};
 use crate::yaml::{self, quote};
-use crate::{Base, Frozen, Health, Layer, Recipe};
+use crate::{Base, Compression, Copy, Frozen, Health, Layer, Recipe, Step};
 
 /// Nobody writes that much by hand.
 const MAX_BYTES: usize = 1 << 20;
@@ -39,10 +41,14 @@ const KEYS: &[&str] = &[
     "ports",
     "services",
     "files",
+    "needs",
+    "support",
+    "backup",
     "stop_signal",
     "stop_timeout",
     "labels",
     "health",
+    "upgrade",
 ];
 
 pub(crate) fn text(path: &Path) -> std::result::Result<String, Error> {
@@ -97,6 +103,16 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
         Some(field) => settings(&field)?,
         None => BTreeMap::new(),
     };
+    let known_volumes = match table.get("volumes") {
+        Some(field) => volumes(&field)?,
+        None => vec!["/data".to_owned()],
+    };
+    let base = match table.get("base") {
+        Some(field) => base(&field, &files)?,
+        None => Base::Debootstrap {
+            suite: "bookworm".to_owned(),
+        },
+    };
     Ok(Recipe {
         name: image_name(&name)?,
         registry: table
@@ -108,13 +124,8 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
         vendor: table.text("vendor")?,
         url: table.text("url")?,
         licenses: table.text("licenses")?,
-        base: match table.get("base") {
-            Some(field) => base(&field, &files)?,
-            None => Base::Debootstrap {
-                suite: "bookworm".to_owned(),
-            },
-        },
-        base_packages: base_packages(&table)?,
+        base_packages: base_packages(&table, &base)?,
+        base,
         playbook: files.existing(&playbook, "playbook")?,
         inventory: table
             .get("inventory")
@@ -137,19 +148,21 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             .transpose()?
             .unwrap_or_default(),
         layers: match table.get("layers") {
-            Some(field) => layers(&field)?,
+            Some(field) => layers(&field, &files)?,
             None => vec![layer("stack".to_owned())],
         },
         services: table
             .get("services")
-            .map(|field| services(&field, &known_settings))
+            .map(|field| services(&field, &known_settings, &known_volumes))
+            .transpose()?
+            .unwrap_or_default(),
+        backup: table
+            .get("backup")
+            .map(|field| backup(field, &known_volumes))
             .transpose()?
             .unwrap_or_default(),
         settings: known_settings,
-        volumes: match table.get("volumes") {
-            Some(field) => volumes(&field)?,
-            None => vec!["/data".to_owned()],
-        },
+        volumes: known_volumes,
         ports: table
             .get("ports")
             .map(|field| ports(&field))
@@ -158,6 +171,16 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
         links: table
             .get("files")
             .map(|field| links(&field))
+            .transpose()?
+            .unwrap_or_default(),
+        needs: table
+            .get("needs")
+            .map(needs)
+            .transpose()?
+            .unwrap_or_default(),
+        support: table
+            .get("support")
+            .map(|field| support(&field))
             .transpose()?
             .unwrap_or_default(),
         stop_signal: table
@@ -171,6 +194,7 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             .transpose()?
             .unwrap_or_default(),
         health: table.get("health").map(health).transpose()?,
+        upgrade: table.get("upgrade").map(upgrade).transpose()?,
         path,
     })
 }
@@ -183,10 +207,10 @@ fn required<'a>(table: &Table<'a>, key: &str, example: &str) -> Result<Field<'a>
 
 fn image_name(field: &Field) -> Result<String> {
     let text = field.text()?;
-    image::Reference::check_path(text).map_err(|reason| {
+    Reference::check_path(text).map_err(|reason| {
         let problem = field.cannot(reason);
         let lower = text.to_lowercase();
-        match image::Reference::check_path(&lower) {
+        match Reference::check_path(&lower) {
             Ok(()) => problem.hint(format!("write `{lower}`")),
             Err(_) if text.contains(':') => {
                 problem.hint("the tag is given by `--version`, the registry by `registry`")
@@ -205,13 +229,13 @@ fn image_name(field: &Field) -> Result<String> {
 
 fn registry(field: &Field) -> Result<String> {
     let text = field.text()?;
-    image::Reference::check_registry(text).map_err(|reason| {
+    Reference::check_registry(text).map_err(|reason| {
         let bare = text
             .trim_start_matches("https://")
             .trim_start_matches("http://")
             .trim_end_matches('/');
         let problem = field.cannot(reason);
-        match image::Reference::check_registry(bare) {
+        match Reference::check_registry(bare) {
             Ok(()) => problem.hint(format!("write `{bare}`")),
             Err(_) => problem,
         }
@@ -255,7 +279,7 @@ fn base(field: &Field, files: &Files) -> Result<Base> {
             let image = rest
                 .strip_prefix("//")
                 .ok_or_else(|| known().hint(format!("write `docker://{rest}`")))?;
-            if let Err(error) = image.parse::<image::Reference>() {
+            if let Err(error) = image.parse::<Reference>() {
                 return Err(field.cannot(error.reason));
             }
             Base::Docker(image.to_owned())
@@ -278,10 +302,20 @@ fn base(field: &Field, files: &Files) -> Result<Base> {
 
 /// Debian's rule for package names (policy, 5.6.1), with an architecture at most: they
 /// end up on a command line.
-fn base_packages(table: &Table) -> Result<Vec<String>> {
+fn base_packages(table: &Table, base: &Base) -> Result<Vec<String>> {
     let Some(field) = table.get("base_packages") else {
         return Ok(Vec::new());
     };
+    if !matches!(base, Base::Debootstrap { .. }) {
+        return Err(Problem::new(format!(
+            "{} at line {} is for `base: debootstrap:SUITE` alone: this base is taken as it is",
+            quote(&field.place),
+            field.line
+        ))
+        .hint(
+            "install them in a layer of its own, with a step such as `run: apt-get install -y jq`",
+        ));
+    }
     let mut packages = Vec::new();
     for item in field.list()? {
         let text = item.text()?;
@@ -365,14 +399,15 @@ fn layer(name: String) -> Layer {
         name,
         tags: Vec::new(),
         skip_tags: Vec::new(),
+        steps: Vec::new(),
     }
 }
 
-fn layers(field: &Field) -> Result<Vec<Layer>> {
+fn layers(field: &Field, files: &Files) -> Result<Vec<Layer>> {
     let mut layers: Vec<Layer> = Vec::new();
     for item in field.list()? {
         let place = item.place.clone();
-        let table = item.table(&["name", "tags", "skip_tags"])?;
+        let table = item.table(&["name", "tags", "skip_tags", "steps"])?;
         let Some(name) = table.get("name") else {
             return Err(Problem::new(format!(
                 "{} at line {} has no `name`",
@@ -390,7 +425,23 @@ fn layers(field: &Field) -> Result<Vec<Layer>> {
         if layers.iter().any(|layer| layer.name == text) {
             return Err(name.cannot("another layer has that name"));
         }
+        let steps = match table.get("steps") {
+            Some(field) => steps(&field, files)?,
+            None => Vec::new(),
+        };
+        if let (false, Some(tags)) = (
+            steps.is_empty(),
+            table.get("tags").or_else(|| table.get("skip_tags")),
+        ) {
+            return Err(Problem::new(format!(
+                "{} at line {} has no use beside `steps`: they run instead of the playbook",
+                quote(&tags.place),
+                tags.line
+            ))
+            .hint("make two layers of it"));
+        }
         layers.push(Layer {
+            steps,
             tags: tags(&table, "tags")?,
             skip_tags: tags(&table, "skip_tags")?,
             ..layer(text.to_owned())
@@ -404,6 +455,74 @@ fn layers(field: &Field) -> Result<Vec<Layer>> {
         .hint("leave the key out for one layer with everything")),
         false => Ok(layers),
     }
+}
+
+fn steps(field: &Field, files: &Files) -> Result<Vec<Step>> {
+    let items = field.list()?;
+    if items.is_empty() {
+        return Err(Problem::new(format!(
+            "{} at line {} must have at least one step",
+            quote(&field.place),
+            field.line
+        )));
+    }
+    let step = |item: Field| {
+        let place = item.place.clone();
+        let table = item.table(&["run", "copy"])?;
+        match (table.get("run"), table.get("copy")) {
+            (Some(run), None) => Ok(Step::Run(run.text()?.to_owned())),
+            (None, Some(copy)) => Ok(Step::Copy(copied(copy, files)?)),
+            _ => Err(Problem::new(format!(
+                "{} at line {} must have one of `run` and `copy`",
+                quote(&place),
+                table.line()
+            ))),
+        }
+    };
+    items.into_iter().map(step).collect()
+}
+
+fn copied(field: Field, files: &Files) -> Result<Copy> {
+    let (place, line) = (field.place.clone(), field.line);
+    let table = field.table(&["from", "to", "mode", "owner"])?;
+    let need = |key: &str| {
+        table
+            .get(key)
+            .ok_or_else(|| Problem::new(format!("{} at line {line} has no `{key}`", quote(&place))))
+    };
+    let to = need("to")?;
+    let mut path = to.absolute()?;
+    if to.text()?.ends_with('/') && !path.ends_with('/') {
+        path.push('/');
+    }
+    let octal = |field: &Field| {
+        let be = "permission bits such as \"0644\"";
+        let bits = match &field.node.kind {
+            yaml::Kind::Number(number) => number.as_u64().and_then(|n| u32::try_from(n).ok()),
+            yaml::Kind::Text(text) => u32::from_str_radix(text, 8).ok(),
+            _ => None,
+        };
+        bits.filter(|bits| *bits <= 0o7777)
+            .ok_or_else(|| field.must(be))
+    };
+    let owner = |field: &Field| {
+        let text = field.text()?;
+        let word = |part: &str| {
+            let good = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
+            !part.is_empty() && part.bytes().all(good)
+        };
+        let (user, group) = text.split_once(':').unwrap_or((text, "root"));
+        match word(user) && word(group) {
+            true => Ok(text.to_owned()),
+            false => Err(field.cannot("it is no `user` or `user:group`")),
+        }
+    };
+    Ok(Copy {
+        from: files.existing(&need("from")?, "file to copy")?,
+        to: path,
+        mode: table.get("mode").map(|field| octal(&field)).transpose()?,
+        owner: table.get("owner").map(|field| owner(&field)).transpose()?,
+    })
 }
 
 fn tags(table: &Table, key: &str) -> Result<Vec<String>> {
@@ -446,6 +565,7 @@ fn ports(field: &Field) -> Result<Vec<u16>> {
 fn services(
     field: &Field,
     settings: &BTreeMap<String, contract::Setting>,
+    volumes: &[String],
 ) -> Result<BTreeMap<String, ServiceOverride>> {
     let mut services = BTreeMap::new();
     for (key, value) in field.entries()? {
@@ -465,6 +585,10 @@ fn services(
             "uses",
             "when",
             "stop_timeout",
+            "data",
+            "needs",
+            "check_data",
+            "freeze",
         ])?;
         if let Some(again) = table.get("again") {
             for item in again.list()? {
@@ -479,6 +603,21 @@ fn services(
                 .hint("add `once: true`"));
             }
         }
+        if let Some(freeze) = table.get("freeze") {
+            let words = freeze.list()?;
+            match words.first() {
+                Some(program) => drop(program.absolute()?),
+                None => return Err(freeze.must("a list of the program and its arguments")),
+            }
+            if table.get("data").is_none() {
+                return Err(Problem::new(format!(
+                    "{} at line {} says nothing of which data is frozen",
+                    quote(&freeze.place),
+                    freeze.line
+                ))
+                .hint("add `data:` with the directories of the database"));
+            }
+        }
         let service = ServiceOverride {
             after: table.texts("after")?,
             ready: table.get("ready").map(ready).transpose()?,
@@ -487,6 +626,17 @@ fn services(
             uses: table.texts("uses")?,
             when: table.text("when")?,
             stop_timeout: table.seconds("stop_timeout")?,
+            data: match table.get("data") {
+                Some(field) => data(&field, volumes)?,
+                None => Vec::new(),
+            },
+            needs: table
+                .get("needs")
+                .map(needs)
+                .transpose()?
+                .unwrap_or_default(),
+            check_data: table.texts("check_data")?,
+            freeze: table.texts("freeze")?,
         };
         if service.after.contains(&key.name) {
             return Err(Problem::new(format!(
@@ -500,16 +650,82 @@ fn services(
     Ok(services)
 }
 
+/// Which versions' data is taken, oldest first.
+fn upgrade(field: Field) -> Result<contract::Upgrade> {
+    let (place, line) = (field.place.clone(), field.line);
+    let table = field.table(&["from", "stops"])?;
+    let comparable = |field: &Field| -> Result<String> {
+        let text = field.text()?;
+        match values::version(text) {
+            Some(_) => Ok(text.to_owned()),
+            None => Err(field.cannot("it is no version such as `v40.0.0`")),
+        }
+    };
+    let later = |a: &str, b: &str| values::compare(a, b) == Some(std::cmp::Ordering::Less);
+    let from = table.get("from").map(|f| comparable(&f)).transpose()?;
+    let mut stops: Vec<String> = Vec::new();
+    if let Some(list) = table.get("stops") {
+        for item in list.list()? {
+            let stop = comparable(&item)?;
+            if let Some(before) = stops.last().or(from.as_ref())
+                && !later(before, &stop)
+            {
+                return Err(item.cannot(&format!(
+                    "it is not later than {}, which stands before it",
+                    quote(before)
+                )));
+            }
+            stops.push(stop);
+        }
+    }
+    if from.is_none() && stops.is_empty() {
+        return Err(Problem::new(format!(
+            "{} at line {line} must have `from` or `stops`",
+            quote(&place)
+        )));
+    }
+    Ok(contract::Upgrade { from, stops })
+}
+
+/// Directories of databases; what an expression makes is checked once its variables are known.
+fn data(field: &Field, volumes: &[String]) -> Result<Vec<String>> {
+    let mut directories = Vec::new();
+    for item in field.list()? {
+        let text = item.text()?;
+        let path = match text.contains("{{") {
+            true => text.to_owned(),
+            false => values::data_directory(text, volumes).map_err(|why| item.cannot(&why))?,
+        };
+        if directories.contains(&path) {
+            return Err(item.cannot("it is given twice"));
+        }
+        directories.push(path);
+    }
+    Ok(directories)
+}
+
+fn backup(field: Field, volumes: &[String]) -> Result<contract::Backup> {
+    let table = field.table(&["exclude"])?;
+    let mut exclude = Vec::new();
+    if let Some(field) = table.get("exclude") {
+        for item in field.list()? {
+            let path = values::data_directory(item.text()?, volumes);
+            exclude.push(path.map_err(|why| item.cannot(&why))?);
+        }
+    }
+    Ok(contract::Backup { exclude })
+}
+
 /// `gzip`, `zstd` or `zstd:LEVEL`.
-fn compression(field: &Field) -> Result<image::Packing> {
-    let (levels, text) = (image::Packing::ZSTD_LEVELS, field.text()?);
+fn compression(field: &Field) -> Result<Compression> {
+    let (levels, text) = (Compression::ZSTD_LEVELS, field.text()?);
     let level = match (text, text.strip_prefix("zstd:")) {
-        ("gzip", _) => return Ok(image::Packing::Gzip),
-        ("zstd", _) => Some(image::Packing::ZSTD_LEVEL),
+        ("gzip", _) => return Ok(Compression::Gzip),
+        ("zstd", _) => Some(Compression::ZSTD_LEVEL),
         (_, level) => level.and_then(|level| level.parse().ok()),
     };
     match level.filter(|level| levels.contains(level)) {
-        Some(level) => Ok(image::Packing::Zstd { level }),
+        Some(level) => Ok(Compression::Zstd { level }),
         None => Err(field.cannot(&format!(
             "it must be `gzip`, `zstd` or `zstd:LEVEL` with a level from {} to {}",
             levels.start(),
@@ -535,6 +751,31 @@ fn links(field: &Field) -> Result<BTreeMap<String, bool>> {
         }
     }
     Ok(links)
+}
+
+/// The names become files of an archive.
+fn support(field: &Field) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut commands = BTreeMap::new();
+    for (key, value) in field.entries()? {
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if key.name.is_empty() || !key.name.bytes().all(word) {
+            return Err(Problem::new(format!(
+                "the command {} at line {} has a name that is not made of lower-case letters, digits and `-`",
+                quote(&key.name),
+                key.line
+            )));
+        }
+        let words: Vec<String> = value
+            .list()?
+            .iter()
+            .map(|item| item.text().map(str::to_owned))
+            .collect::<Result<_>>()?;
+        if words.is_empty() {
+            return Err(value.must("a list of a program and its arguments"));
+        }
+        commands.insert(key.name.clone(), words);
+    }
+    Ok(commands)
 }
 
 fn ready(field: Field) -> Result<Ready> {

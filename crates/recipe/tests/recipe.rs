@@ -5,7 +5,7 @@ use std::path::Path;
 
 use contract::Kind;
 use proptest::prelude::*;
-use recipe::{Base, Recipe};
+use recipe::{Base, Recipe, Step};
 use serde_json::json;
 
 fn home() -> tempfile::TempDir {
@@ -43,6 +43,33 @@ fn the_least_recipe_has_the_documented_defaults() {
 }
 
 #[test]
+fn steps_and_packages_are_read_as_written() {
+    let recipe = parse(
+        r#"
+name: acme/backend
+playbook: site.yml
+base: debootstrap:trixie
+base_packages: [curl, libc6:amd64, g++]
+layers:
+  - name: tools
+    steps:
+      - run: "true"
+      - copy: {from: site.yml, to: /srv//plays/, mode: 0640, owner: "www-data:0"}
+      - copy: {from: ., to: /srv, mode: "4755"}
+"#,
+    );
+    assert_eq!(recipe.base_packages, ["curl", "libc6:amd64", "g++"]);
+    let [Step::Run(run), Step::Copy(file), Step::Copy(dir)] = &recipe.layers[0].steps[..] else {
+        panic!("{:?}", recipe.layers);
+    };
+    assert_eq!(run, "true");
+    assert_eq!((file.to.as_str(), file.mode), ("/srv/plays/", Some(0o640)));
+    assert_eq!(file.owner.as_deref(), Some("www-data:0"));
+    assert!(file.from.ends_with("site.yml") && dir.from.is_absolute());
+    assert_eq!((dir.mode, &dir.owner), (Some(0o4755), &None));
+}
+
+#[test]
 fn a_full_recipe_is_read_as_written() {
     let recipe = parse(
         r#"
@@ -51,7 +78,6 @@ registry: registry.acme.example:5000
 title: Acme Backend
 licenses: Apache-2.0
 base: docker://docker.io/library/debian:12
-base_packages: [curl, libc6:amd64, g++]
 playbook: site.yml
 inventory: hosts
 groups: [database, web]
@@ -78,6 +104,8 @@ ports: [80, 443]
 services:
   redis-server:
     ready: {tcp: "127.0.0.1:{{ redis_port }}", timeout: 2m}
+    data: [/data//redis/, "{{ redis_spill }}"]
+  mongod: {needs: {memory: 1G, files: 64000, cpu: [avx, sse4_2], huge_pages: never}}
   migrate: {once: true, after: [mongod], when: "migrate | bool"}
 files:
   /etc/redis/redis.conf: {link: no}
@@ -85,6 +113,8 @@ files:
 stop_signal: QUIT
 stop_timeout: 90
 labels: {com.acme.team: "1"}
+needs: {cores: 2, disk: 10g}
+support: {redis-info: [redis-cli, -p, "{{ redis_port }}", INFO]}
 health: {interval: 10s}
 "#,
     );
@@ -111,6 +141,8 @@ health: {interval: 10s}
     assert_eq!(recipe.volumes, ["/data", "/var/lib/files"]);
     let ready = recipe.services["redis-server"].ready.as_ref().unwrap();
     assert_eq!(ready.timeout, Some(120));
+    let data = &recipe.services["redis-server"].data;
+    assert_eq!(data, &["/data/redis", "{{ redis_spill }}"]);
     assert!(recipe.services["migrate"].once);
     assert_eq!(
         recipe.links,
@@ -118,6 +150,15 @@ health: {interval: 10s}
     );
     assert_eq!(recipe.stop_signal.as_deref(), Some("SIGQUIT"));
     assert_eq!(recipe.health.unwrap().interval, 10);
+    assert_eq!(
+        (recipe.needs.cores, recipe.needs.disk),
+        (Some(2), Some(10 << 30))
+    );
+    assert_eq!(recipe.support["redis-info"][2], "{{ redis_port }}");
+    let needs = &recipe.services["mongod"].needs;
+    assert_eq!((needs.memory, needs.files), (Some(1 << 30), Some(64_000)));
+    assert_eq!(needs.cpu, ["avx", "sse4_2"]);
+    assert_eq!(needs.huge_pages, Some(contract::HugePages::Never));
 }
 
 /// Expected values are what `yaml.safe_load` of PyYAML 6 gives, which is what Ansible reads with.
@@ -228,12 +269,12 @@ proptest! {
 
 #[test]
 fn layers_are_compressed_as_the_recipe_says() {
-    use image::Packing;
+    use recipe::Compression;
     for (line, meant) in [
-        ("", Packing::Gzip),
-        ("compression: gzip", Packing::Gzip),
-        ("compression: zstd", Packing::Zstd { level: 3 }),
-        ("compression: zstd:19", Packing::Zstd { level: 19 }),
+        ("", Compression::Gzip),
+        ("compression: gzip", Compression::Gzip),
+        ("compression: zstd", Compression::Zstd { level: 3 }),
+        ("compression: zstd:19", Compression::Zstd { level: 19 }),
     ] {
         let recipe = parse(&format!("name: acme/backend\nplaybook: site.yml\n{line}\n"));
         assert_eq!(recipe.compression, meant, "{line}");

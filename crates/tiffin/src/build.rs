@@ -5,18 +5,20 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
 use bake::{Baked, BakedLayer};
 use contract::Contract;
 use image::{Config, Content, Entry, Healthcheck, Layer, LayerOptions, Packing, Source};
-use recipe::Recipe;
+use recipe::{Compression, Recipe};
 
 use crate::{
     account, base, cli,
-    printer::{Printer, size},
+    printer::Printer,
     sign,
+    summary::{self, LayerLine, Summary},
 };
 
 pub fn run(words: &cli::Build) -> Result<()> {
@@ -27,12 +29,13 @@ pub fn run(words: &cli::Build) -> Result<()> {
     for line in &release.account {
         printer.line(line);
     }
-    println!("{}", release.archive.display());
+    printer.summary(&release.summary);
+    println!("{}", release.summary.archive.display());
     Ok(())
 }
 
 struct Release {
-    archive: PathBuf,
+    summary: Summary,
     account: Vec<String>,
 }
 
@@ -68,6 +71,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     let options = bake::Options {
         image: base.as_ref().map(|base| base as &dyn bake::Image),
         cache: &cache,
+        output: &words.output,
         version: &version,
         helper: &helper,
         epoch: words.epoch,
@@ -85,14 +89,18 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     image::remove_leftovers(&baked.blobs);
     image::remove_leftovers(&words.output);
     printer.phase("layers");
-    if matches!(recipe.compression, Packing::Zstd { .. }) {
-        printer.line(
-            "note: layers are compressed with zstd: Docker from 23, containerd from 1.5 and podman from 3 read them, Docker 20.10 does not",
+    let packing = match recipe.compression {
+        Compression::Gzip => Packing::Gzip,
+        Compression::Zstd { level } => Packing::Zstd { level },
+    };
+    if matches!(packing, Packing::Zstd { .. }) {
+        printer.note(
+            "layers are compressed with zstd: Docker from 23, containerd from 1.5 and podman from 3 read them, Docker 20.10 does not",
         );
     }
     let mut layers = Vec::new();
     for layer in &baked.layers {
-        layers.push(pack(layer, &baked.blobs, recipe.compression, printer)?);
+        layers.push(pack(layer, &baked.blobs, packing, printer)?);
     }
     let epoch = baked
         .layers
@@ -100,6 +108,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         .map(|l| l.epoch)
         .max()
         .unwrap_or_default();
+    let began = Instant::now();
     let mut top = contract_layer(&baked.contract, &baked.surface, entrypoint);
     for entry in commands(&baked.layers) {
         // A directory may be there for another reason, with an owner of its own.
@@ -111,7 +120,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         &top,
         &baked.blobs,
         epoch,
-        recipe.compression,
+        packing,
     )?);
 
     printer.phase("archive");
@@ -120,6 +129,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     let file = recipe.name.rsplit('/').next().unwrap_or(&recipe.name);
     let archive = words.output.join(format!("{file}-{version}.tar"));
     let reference = format!("{}:{version}", baked.contract.product.name);
+    let before = summary::previous(&words.output, &baked.contract.product.name, &archive);
     let written = image::write_archive(
         &archive,
         std::slice::from_ref(&reference),
@@ -151,19 +161,36 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         fs::hard_link(&archive, fresh).or_else(|_| fs::copy(&archive, fresh).map(drop))
     })?;
 
-    let account = account(
-        &baked,
-        &layers,
-        &reference,
-        written.size,
-        &written.sha256,
-        printer,
-    );
-    Ok(Release { archive, account })
+    let made = baked
+        .layers
+        .iter()
+        .map(|layer| (&*layer.name, (!layer.from_cache).then_some(layer.took)))
+        .chain([("contract", Some(began.elapsed()))]);
+    let summary = Summary {
+        reference,
+        archive,
+        bytes: written.size,
+        sha256: written.sha256,
+        layers: made
+            .zip(&layers)
+            .map(|((name, baked), layer)| LayerLine {
+                name: name.to_owned(),
+                digest: layer.digest.clone(),
+                bytes: layer.size,
+                uncompressed: layer.uncompressed,
+                baked,
+            })
+            .collect(),
+        directories: summary::directories(&baked)?,
+        previous: before.map(|before| summary::compare(before, &words.output, &layers)),
+        took: printer.elapsed(),
+    };
+    let account = account::lines(&baked.contract, &baked.account);
+    Ok(Release { summary, account })
 }
 
 /// Makes a file under another name first, so that it appears whole.
-fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+pub fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(format!(".{}.tmp", std::process::id()));
     let fresh = PathBuf::from(fresh);
@@ -226,12 +253,7 @@ fn pack(layer: &BakedLayer, blobs: &Path, packing: Packing, printer: &Printer) -
         "diff_id": packed.diff_id, "digest": packed.digest, "size": packed.size, "uncompressed": packed.uncompressed,
     });
     replace(&note, |fresh| fs::write(fresh, text.to_string()))?;
-    printer.line(&format!(
-        "    layer {}: {} of {}",
-        layer.name,
-        size(packed.size),
-        size(packed.uncompressed)
-    ));
+    printer.packed(&layer.name, packed.size, packed.uncompressed);
     Ok(packed)
 }
 
@@ -285,7 +307,7 @@ fn bill_of_materials(
     sbom::document(&product, found)
 }
 
-fn source(layer: &BakedLayer) -> Source {
+pub fn source(layer: &BakedLayer) -> Source {
     match layer.overlay {
         true => Source::Overlay,
         false => Source::Tree,
@@ -466,24 +488,4 @@ fn config(recipe: &Recipe, baked: &Baked, epoch: u64, below: &[String]) -> Confi
             .chain(["tiffin: contract and entrypoint".to_owned()])
             .collect(),
     }
-}
-
-fn account(
-    baked: &Baked,
-    layers: &[Layer],
-    reference: &str,
-    bytes: u64,
-    sha256: &str,
-    printer: &Printer,
-) -> Vec<String> {
-    let mut lines = account::lines(&baked.contract, &baked.account);
-    let reused = baked.layers.iter().filter(|l| l.from_cache).count();
-    lines.push(format!(
-        "{reference}: {} in {} layers ({reused} unchanged), {:.1} s",
-        size(bytes),
-        layers.len(),
-        printer.elapsed().as_secs_f64()
-    ));
-    lines.push(format!("sha256 {sha256}"));
-    lines
 }

@@ -167,6 +167,10 @@ pub struct Build {
 pub enum ProgressMode {
     /// Bars on a terminal, plain lines elsewhere.
     Auto,
+    /// Lines that stay, on a terminal too.
     Plain,
+    /// One JSON document a line, for programs.
+    Json,
+    /// Warnings and errors only.
     Quiet,
 }

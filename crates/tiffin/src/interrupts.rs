@@ -20,7 +20,7 @@ pub fn watch() {
                 std::process::exit(130);
             }
             earlier = true;
-            eprintln!("stopping; once more ends at once");
+            crate::printer::aside("stopping; once more ends at once");
         }
     });
 }

@@ -12,18 +12,26 @@ mod lint;
 mod printer;
 mod push;
 mod sign;
+mod summary;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
-use cli::{Cli, Verb};
+use cli::{Cli, ProgressMode, Verb};
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
         // Before anything else starts a thread: it makes namespaces.
         Verb::SandboxInit => bake::sandbox::init::main(),
         Verb::Build(words) => {
+            if words.shell_on_failure && words.progress == ProgressMode::Json {
+                // A shell needs the terminal, a program the lines.
+                let reason = "--shell-on-failure cannot be used with --progress json";
+                Cli::command()
+                    .error(ErrorKind::ArgumentConflict, reason)
+                    .exit();
+            }
             interrupts::watch();
             finish(build::run(&words))
         }
@@ -69,16 +77,14 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
     } else {
         (1, None)
     };
-    eprintln!("error: {problem:#}");
-    if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
-    }
+    let mut hints: Vec<String> = hint.into_iter().collect();
     if let Some(bake::Error::Playbook { .. }) = problem.downcast_ref() {
         let typed: Vec<String> = std::env::args().collect();
-        eprintln!(
-            "hint: to look around in the failed root file system: {} --shell-on-failure",
+        hints.push(format!(
+            "to look around in the failed root file system: {} --shell-on-failure",
             typed.join(" ")
-        );
+        ));
     }
+    printer::error(&format!("{problem:#}"), &hints, code);
     ExitCode::from(code)
 }

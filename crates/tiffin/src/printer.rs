@@ -3,13 +3,23 @@
 
 use std::{
     io::IsTerminal,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
-use crate::cli::ProgressMode;
+use crate::{cli::ProgressMode, summary::Summary};
+
+/// Whether standard error is for a program: what ends this one is then a JSON line too.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Bytes are told to a program no more often.
+const BYTES_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Printer {
     /// On a terminal: one line that moves.
@@ -21,8 +31,10 @@ pub struct Printer {
 
 struct State {
     started: Instant,
-    phase: String,
     task: Option<(String, Instant)>,
+    /// Since the phase began, and when that was told last.
+    bytes: u64,
+    told: Instant,
 }
 
 impl Printer {
@@ -35,10 +47,12 @@ impl Printer {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
+        JSON.store(mode == ProgressMode::Json, Ordering::Relaxed);
         let state = State {
             started: Instant::now(),
-            phase: String::new(),
             task: None,
+            bytes: 0,
+            told: Instant::now(),
         };
         Printer {
             bar,
@@ -51,20 +65,49 @@ impl Printer {
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.bar {
+            _ if self.event("line", json!({"text": text})) => {}
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None if self.mode == ProgressMode::Quiet => {}
             None => eprintln!("{text}"),
         }
     }
 
+    pub fn note(&self, text: &str) {
+        if !self.event("note", json!({"text": text})) {
+            self.line(&format!("note: {text}"));
+        }
+    }
+
     pub fn warning(&self, text: &str) {
         match &self.bar {
+            _ if self.event("warning", json!({"text": text})) => {}
             Some(bar) => bar.suspend(|| eprintln!("warning: {text}")),
             None => eprintln!("warning: {text}"),
         }
     }
 
+    /// A layer has been compressed.
+    pub fn packed(&self, name: &str, bytes: u64, uncompressed: u64) {
+        let fields = json!({"name": name, "bytes": bytes, "uncompressed": uncompressed});
+        if !self.event("packed", fields) {
+            self.line(&format!(
+                "    layer {name}: {} of {}",
+                size(bytes),
+                size(uncompressed)
+            ));
+        }
+    }
+
+    pub fn summary(&self, summary: &Summary) {
+        if !self.event("summary", summary.json()) {
+            for line in summary.lines() {
+                self.line(&line);
+            }
+        }
+    }
+
     pub fn finish(&self) {
+        self.end_task();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -75,15 +118,26 @@ impl Printer {
     }
 
     pub fn phase(&self, name: &str) {
-        self.lock().phase = name.to_owned();
         self.end_task();
+        self.lock().bytes = 0;
         match &self.bar {
+            _ if self.event("phase", json!({"name": name})) => {}
             Some(bar) => {
                 bar.set_prefix(name.to_owned());
                 bar.set_message("");
+                bar.set_position(0);
             }
             None => self.line(&format!("==> {name}")),
         }
+    }
+
+    /// Whether this printer speaks to a program, which has then been told.
+    fn event(&self, event: &str, fields: Value) -> bool {
+        let told = self.mode == ProgressMode::Json;
+        if told {
+            eprintln!("{}", json_line(event, self.elapsed(), fields));
+        }
+        told
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -94,12 +148,12 @@ impl Printer {
 
     /// Plain lines name a task when it ends, with its time; a bar names the one that runs.
     fn end_task(&self) {
-        let ended = self.lock().task.take();
-        if let (Some((name, since)), None) = (ended, &self.bar) {
-            self.line(&format!(
-                "    {:>6.1} s  {name}",
-                since.elapsed().as_secs_f64()
-            ));
+        let Some((name, since)) = self.lock().task.take() else {
+            return;
+        };
+        let took = since.elapsed().as_secs_f64();
+        if !self.event("task_end", json!({"name": name, "took": took})) && self.bar.is_none() {
+            self.line(&format!("    {took:>6.1} s  {name}"));
         }
     }
 }
@@ -112,24 +166,29 @@ impl bake::Progress for Printer {
     fn task(&self, name: &str) {
         self.end_task();
         self.lock().task = Some((name.to_owned(), Instant::now()));
+        self.event("task", json!({"name": name}));
         if let Some(bar) = &self.bar {
             bar.set_message(name.to_owned());
         }
     }
 
     fn note(&self, text: &str) {
-        self.line(&format!("note: {text}"));
+        Printer::note(self, text);
     }
 
     fn output(&self, line: &str) {
-        if self.verbose {
+        if self.verbose && !self.event("output", json!({"text": line})) {
             self.line(line);
         }
     }
 
     fn layer(&self, name: &str, baked: Option<Duration>) {
         self.end_task();
+        let fields = json!({
+            "name": name, "cached": baked.is_none(), "took": baked.unwrap_or_default().as_secs_f64(),
+        });
         match baked {
+            _ if self.event("layer", fields) => {}
             Some(time) => self.line(&format!(
                 "    layer {name}: baked in {:.1} s",
                 time.as_secs_f64()
@@ -145,10 +204,52 @@ impl image::Progress for Printer {
             bar.inc(read);
             bar.set_message(size(bar.position()));
         }
+        if self.mode == ProgressMode::Json {
+            let mut state = self.lock();
+            state.bytes += read;
+            if state.told.elapsed() >= BYTES_EVERY {
+                state.told = Instant::now();
+                let bytes = state.bytes;
+                drop(state);
+                self.event("bytes", json!({"read": bytes}));
+            }
+        }
     }
 
     fn warning(&self, text: &str) {
         Printer::warning(self, text);
+    }
+}
+
+/// One event as a line; fields of its own come after the two that all have.
+fn json_line(event: &str, since: Duration, fields: Value) -> String {
+    // Milliseconds: a float of nanoseconds is noise to whoever reads it.
+    let seconds = since.as_millis() as f64 / 1e3;
+    let mut line = json!({"event": event, "seconds": seconds});
+    if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
+        line.extend(fields);
+    }
+    line.to_string()
+}
+
+/// For those that know no printer.
+pub fn aside(text: &str) {
+    match JSON.load(Ordering::Relaxed) {
+        true => eprintln!("{}", json!({"event": "note", "text": text})),
+        false => eprintln!("{text}"),
+    }
+}
+
+/// What ended the program, after every printer is done.
+pub fn error(problem: &str, hints: &[String], code: u8) {
+    if JSON.load(Ordering::Relaxed) {
+        let line = json!({"event": "error", "text": problem, "hints": hints, "code": code});
+        eprintln!("{line}");
+        return;
+    }
+    eprintln!("error: {problem}");
+    for hint in hints {
+        eprintln!("hint: {hint}");
     }
 }
 

@@ -10,5 +10,8 @@ mod changes;
 mod customer;
 mod harness;
 mod hostile;
+mod manifest;
 mod operator;
+mod progress;
 mod settings;
+mod steps;
