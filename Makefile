@@ -8,6 +8,8 @@ stage   ?= local
 TARGET  := x86_64-unknown-linux-gnu
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
+# Static; and small: relocations packed, no tables for unwinding, which nothing does.
+BOXFLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C force-unwind-tables=no
 BIN     := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
@@ -26,7 +28,7 @@ setup-test: ## Install what the tests need from Debian and PyPI (root)
 
 build: setup ## Compile the builder and the static entrypoint
 	cargo build --locked --release --package tiffin
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile box --package entrypoint --target $(TARGET)
+	RUSTFLAGS='$(BOXFLAGS)' cargo build --locked --profile box --package entrypoint --target $(TARGET)
 	cp $(CARGO_TARGET_DIR)/$(TARGET)/box/entrypoint $(BIN)/entrypoint.new
 	mv $(BIN)/entrypoint.new $(BIN)/entrypoint
 
@@ -41,8 +43,13 @@ test-unit: setup-test build ## Unit and integration tests of all crates
 test-e2e: build ## Bake the reference stack, load it, run it, ask it
 	ci/engine run ci/e2e
 
-test-long: setup-test build ## The slow proofs: the suites of others, udata as a box; ROLES=FOLDER public roles too
+test-long: setup-test build ## The slow proofs: a storm, the suites of others, udata as a box; ROLES=FOLDER public roles too
+	PROPTEST_CASES=100000 cargo test --locked --package services
+	PROPTEST_CASES=100000 cargo test --locked --package entrypoint --bin entrypoint -- supervisord:: machine_tests::
+	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/supervisors/storm
 	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/outside
+	ci/engine run ci/e2e long_
+	cargo test --locked --package entrypoint --test upgrade -- --ignored
 	ci/engine run ci/e2e-udata
 	$(if $(ROLES),ci/engine run ci/e2e-roles $(ROLES))
 
@@ -52,8 +59,10 @@ lint: ## Formatting, clippy, shellcheck, Ansible's syntax check
 fmt: ## Format the Rust code
 	cargo fmt --all
 
-bench: build ## Speed and size as ratios against other tools, in one run
+bench: build ## Speed and size as ratios against other tools, in one run; DINIT=FOLDER with a built dinit
+	@ci/setup bench
 	ci/bench
+	ci/supervisors/bench --json $(CARGO_TARGET_DIR)/bench-entrypoint.json $(if $(DINIT),--dinit $(DINIT))
 
 fulldeploy: setup ## Deploy the reference stack with the playbooks; stage=local is this machine
 	cd playbooks && ansible-playbook -i inventories/$(stage) site.yml

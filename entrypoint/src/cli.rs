@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::backup;
 use crate::control::Question;
 use crate::exit::{Code, Failure, Result};
 use crate::settings::reference::Format;
 use crate::start::Shown;
+use crate::upgrade::rollback::Wanted;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
@@ -39,6 +41,24 @@ pub enum Verb {
     /// One of the three questions, or whether all services are ready now.
     Health(Option<Question>),
     Version,
+    /// What the machine has, and what the box needs.
+    Preflight {
+        json: bool,
+    },
+    /// The link to the status page; or, not for people, the process that serves it.
+    StatusPage {
+        serve: bool,
+    },
+    /// To a file, or to standard output.
+    SupportBundle {
+        output: Option<String>,
+    },
+    Manifest(crate::manifest::Wanted),
+    Rollback(Wanted),
+    Backup(backup::Options),
+    /// `backup verify FILE`
+    VerifyBackup(String),
+    Restore(backup::RestoreOptions),
     /// Not for people: one readiness check, see `supervise::probe`.
     Probe(Vec<String>),
     /// Anything else is a command to run with the configuration rendered.
@@ -51,10 +71,15 @@ docker run --rm IMAGE help           this text
 docker run --rm IMAGE settings       what can be set; --format text|markdown|json|schema|env
 docker run --rm IMAGE settings --origin  the values and where each is from; --format text|json
 docker run --rm IMAGE check          whether the settings given are right
+docker run --rm IMAGE preflight      whether the machine has what the box needs; --json
 docker run --rm IMAGE render [PATH…] the configuration files as they would be;
                                      --diff only what changes, --show-secrets
 docker run --rm IMAGE explain NAME   what a setting, variable or file reaches; --json
+docker run --rm IMAGE manifest PLATFORM  what runs the box there: docker-run, compose, swarm,
+                                     kubernetes, quadlet, systemd, nomad; --name, --memory, --cpus
 docker run --rm IMAGE version        name and version
+docker run --rm -v data:/data IMAGE rollback [VERSION]  put back the data that an upgrade kept;
+                                     --list shows what is kept, --yes does it
 docker run -it IMAGE COMMAND…        any other command, with the configuration rendered
 
 docker exec BOX tiffin status        the services and how they are; --json
@@ -62,8 +87,51 @@ docker exec BOX tiffin logs [NAME]   their last lines; -f follows
 docker exec BOX tiffin start NAME    likewise stop NAME, restart NAME
 docker exec BOX tiffin reload        read the settings again, restart what changes;
                                      --dry-run only shows it, reload NAME one service
+docker exec BOX tiffin status-page   the link to the status page, see TIFFIN_STATUS_PAGE
+docker exec BOX tiffin support-bundle > support.tar.gz
+                                     what support needs to know, without secrets; -o FILE
+docker exec BOX tiffin backup > FILE all that the volumes hold, taken while the box runs;
+                                     -o FILE into the container, --progress
+docker run --rm -i IMAGE backup verify - < FILE  whether an archive is whole, and what it holds
+docker run --rm -i -v VOLUME:/data IMAGE restore - < FILE  into a new volume; --overwrite
 docker exec BOX tiffin health        0 when all services are ready; --live, --ready, --started
 ";
+
+fn backup_options(mut words: &[&str]) -> Option<Verb> {
+    let mut options = backup::Options::default();
+    while let Some((word, rest)) = words.split_first() {
+        words = rest;
+        match *word {
+            "--progress" => options.progress = true,
+            "-o" | "--output" => {
+                let (file, rest) = words.split_first()?;
+                words = rest;
+                options.output = (*file != "-").then(|| (*file).to_owned());
+            }
+            _ => return None,
+        }
+    }
+    Some(Verb::Backup(options))
+}
+
+fn restore_options(words: &[&str]) -> Option<Verb> {
+    let (mut file, mut overwrite, mut progress) = (None, false, false);
+    for word in words {
+        match *word {
+            "--overwrite" => overwrite = true,
+            "--progress" => progress = true,
+            name if file.is_none() && (name == "-" || !name.starts_with('-')) => {
+                file = Some(name.to_owned());
+            }
+            _ => return None,
+        }
+    }
+    Some(Verb::Restore(backup::RestoreOptions {
+        file: file?,
+        overwrite,
+        progress,
+    }))
+}
 
 /// `--root DIR` before the verb is for tests: the box's files are looked for below DIR.
 pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
@@ -104,6 +172,11 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("settings", ["--origin", "--format", "json"] | ["--format", "json", "--origin"]) => {
             Verb::Origin { json: true }
         }
+        ("backup", ["verify", file]) if !file.starts_with("--") => {
+            Verb::VerifyBackup((*file).to_owned())
+        }
+        ("backup", rest) => backup_options(rest).ok_or_else(usage)?,
+        ("restore", rest) => restore_options(rest).ok_or_else(usage)?,
         ("check", []) => Verb::Check,
         ("render", rest) => {
             let mut shown = Shown::default();
@@ -122,6 +195,21 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
                 name: (*name).to_owned(),
                 json: rest.len() > 1,
             }
+        }
+        ("rollback", rest) => {
+            let mut wanted = Wanted::default();
+            for word in rest {
+                match *word {
+                    "--list" => wanted.list = true,
+                    "--yes" => wanted.yes = true,
+                    option if option.starts_with('-') => return Err(usage()),
+                    version if wanted.version.is_none() => {
+                        wanted.version = Some(version.to_owned())
+                    }
+                    _ => return Err(usage()),
+                }
+            }
+            Verb::Rollback(wanted)
         }
         ("reload", []) => Verb::Reload { dry_run: false },
         ("reload", ["--dry-run"]) => Verb::Reload { dry_run: true },
@@ -149,10 +237,20 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("health", ["--ready"]) => Verb::Health(Some(Question::Ready)),
         ("health", ["--started"]) => Verb::Health(Some(Question::Started)),
         ("version" | "--version", []) => Verb::Version,
+        ("status-page", []) => Verb::StatusPage { serve: false },
+        ("status-page", ["--serve"]) => Verb::StatusPage { serve: true },
+        ("support-bundle", []) => Verb::SupportBundle { output: None },
+        ("support-bundle", ["-o" | "--output", path]) => Verb::SupportBundle {
+            output: Some((*path).to_owned()),
+        },
+        ("preflight", []) => Verb::Preflight { json: false },
+        ("preflight", ["--json"]) => Verb::Preflight { json: true },
+        ("manifest", words) => Verb::Manifest(crate::manifest::parse(words)?),
         ("probe", rest) => Verb::Probe(rest.iter().map(|word| (*word).to_owned()).collect()),
         (
             "start" | "stop" | "restart" | "reload" | "explain" | "help" | "settings" | "check"
-            | "status" | "logs" | "health" | "version",
+            | "status" | "logs" | "health" | "version" | "preflight" | "support-bundle"
+            | "status-page",
             _,
         ) => return Err(usage()),
         (option, _) if option.starts_with('-') => return Err(usage()),

@@ -187,7 +187,7 @@ pub fn table(services: &[Status]) -> String {
     out
 }
 
-fn short_time(seconds: u64) -> String {
+pub fn short_time(seconds: u64) -> String {
     match seconds {
         s @ 0..120 => format!("{s}s"),
         s @ 120..7200 => format!("{}m", s / 60),
@@ -197,7 +197,7 @@ fn short_time(seconds: u64) -> String {
 }
 
 /// In the units of docker's own `stats`: KiB and so on.
-fn short_bytes(bytes: u64) -> String {
+pub fn short_bytes(bytes: u64) -> String {
     match bytes >> 10 {
         kib @ 0..10_000 => format!("{kib}K"),
         kib @ 10_000..10_240_000 => format!("{}M", kib >> 10),

@@ -9,10 +9,13 @@ use std::fmt;
 pub enum Code {
     /// Stopped when asked to, or the question was answered.
     Ok = 0,
-    /// `health`: not all services are ready. `status NAME` and the like: refused.
+    /// `health`: not all services are ready. `status NAME` and the like: refused. `backup`: not
+    /// taken.
     Failed = 1,
     /// The command line is not understood.
     Usage = 64,
+    /// A backup is damaged, of another product or of a newer version; nothing was changed.
+    Data = 65,
     /// A service was given up; everything was stopped.
     Service = 69,
     /// Something the entrypoint did not expect: a defect, or a broken box.

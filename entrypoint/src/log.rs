@@ -22,6 +22,8 @@ const RING_LINES: usize = 200;
 const RING_BYTES: usize = 256 << 10;
 /// From here on the services have to wait.
 const QUEUE_LIMIT: usize = 4 << 20;
+/// What an empty queue keeps for the next lines.
+const QUEUE_KEPT: usize = 32 << 10;
 /// What a pipe that poll(2) calls writable takes without blocking.
 const CHUNK: usize = 4096;
 
@@ -360,6 +362,9 @@ impl Queue {
                     self.bytes.clear();
                 }
             }
+        }
+        if self.bytes.is_empty() && self.bytes.capacity() > QUEUE_KEPT {
+            self.bytes = VecDeque::new();
         }
     }
 

@@ -1,9 +1,13 @@
 //! PID 1 of a box. The environment is read here, once; everything behind is given a map.
 
 mod accounts;
+mod backup;
+mod cgroup;
 mod cli;
 mod control;
+mod copy;
 mod daemon;
+mod databases;
 mod diff;
 mod effects;
 mod engine;
@@ -12,7 +16,10 @@ mod explain;
 mod facts;
 mod init;
 mod log;
+mod manifest;
+mod page;
 mod plan;
+mod preflight;
 mod render;
 mod root;
 mod runtime;
@@ -22,8 +29,10 @@ mod sound;
 mod start;
 mod supervise;
 mod supervisord;
+mod support;
 mod sys;
 mod systemctl;
+mod upgrade;
 mod validate;
 mod volume;
 
@@ -54,16 +63,10 @@ fn main() -> ExitCode {
         .collect();
     keep_secrets();
     let environment = Environment::of_this_process();
-    let ended = std::panic::catch_unwind(|| run(&arguments, &environment));
-    let code = match ended {
-        Ok(Ok(code)) => code,
-        Ok(Err(failure)) => {
-            log::fail(&failure.to_string());
-            failure.code
-        }
-        // The hook has said where.
-        Err(_) => Code::Internal,
-    };
+    let code = run(&arguments, &environment).unwrap_or_else(|failure| {
+        log::fail(&failure.to_string());
+        failure.code
+    });
     ExitCode::from(code as u8)
 }
 
@@ -80,6 +83,7 @@ fn keep_secrets() {
         log::fail(&format!(
             "a defect at {place}\nhint: report this line and the box's `version` to the vendor"
         ));
+        std::process::exit(Code::Internal as i32);
     }));
 }
 
@@ -101,10 +105,21 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         }
         Verb::Settings(format) => Ok(print(&settings::reference::reference(&contract()?, format))),
         Verb::Origin { json } => start::origin(&contract()?, &root, environment, json),
+        Verb::Rollback(wanted) => start::rollback(&contract()?, &root, environment, &wanted),
         Verb::Help => Ok(print(&start::help(&contract()?))),
         Verb::Version => {
             let product = contract()?.product;
             Ok(print(&format!("{} {}\n", product.name, product.version)))
+        }
+        Verb::Preflight { json } => Ok(preflight::verb(&contract()?, &root, environment, json)),
+        Verb::StatusPage { serve: true } => page::serve(contract()?, &root, environment),
+        Verb::StatusPage { serve: false } => page::link(&contract()?, &root, environment),
+        Verb::SupportBundle { output } => {
+            support::verb(&contract()?, &root, environment, output.as_deref())
+        }
+        Verb::Manifest(wanted) => {
+            let text = manifest::manifest(&contract()?, &root, environment, &wanted)?;
+            Ok(print(&text))
         }
         Verb::Status { json } => ask(&root, &Request::Status { measure: true }, json),
         Verb::Logs { name, follow: true } => follow(&root, name),
@@ -116,6 +131,9 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::ReloadService(name) => ask(&root, &Request::ReloadService { name }, false),
         Verb::Health(None) => health(&root),
         Verb::Health(Some(question)) => ask(&root, &Request::Health { question }, false),
+        Verb::Backup(options) => backup::take(&contract()?, &root, environment, &options),
+        Verb::VerifyBackup(file) => backup::verify(&file),
+        Verb::Restore(options) => backup::restore(&contract()?, &root, environment, &options),
         Verb::Probe(words) => Ok(supervise::probe::run(&words)),
     }
 }

@@ -88,6 +88,15 @@ pub fn plan(
             &mut daemon,
         )?);
     }
+    if let Some(text) = crate::page::unit(root, environment) {
+        let name = "status-page.service";
+        let mut page = systemd::parse(name, &[&text])
+            .map_err(|e| config(&e))?
+            .value;
+        // It shows where settings are from, as the first process sees them.
+        page.environment = environment.clone().into_iter().collect();
+        services.push(page);
+    }
     for (name, timer, unit) in &timers {
         // One that is enabled too is there already.
         if !services

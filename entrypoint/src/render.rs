@@ -187,6 +187,10 @@ pub fn secrets(
 ) -> Secrets {
     let mut secrets = Secrets::new(contract, variables, kept);
     let masked = secrets::masked(contract, variables);
+    if masked == *variables {
+        // No secret among them: the text would be the same.
+        return secrets;
+    }
     let (real, masked) = (
         Engine::new(contract, variables),
         Engine::new(contract, &masked),

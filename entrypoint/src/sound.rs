@@ -31,7 +31,15 @@ pub fn check(contract: &Contract) -> Result<(), String> {
             ));
         }
     }
+    let volumes: Vec<&str> = contract.volumes.iter().map(|v| v.path.as_str()).collect();
     for (name, service) in &contract.services {
+        // What an expression makes is known when the settings are.
+        for path in service.data.iter().filter(|text| !text.contains("{{")) {
+            values::data_directory(path, &volumes).map_err(|reason| {
+                let path = path.escape_debug();
+                format!("the service `{name}` has data in `{path}`: {reason}")
+            })?;
+        }
         if let Some(setting) = service
             .again
             .iter()
@@ -41,6 +49,50 @@ pub fn check(contract: &Contract) -> Result<(), String> {
                 "the service `{name}` speaks of a setting `{setting}`, which does not exist"
             ));
         }
+    }
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if let Some(name) = contract
+        .support
+        .keys()
+        .find(|name| name.is_empty() || !name.bytes().all(word))
+    {
+        return Err(format!("`{}` is no name of a file", name.escape_debug()));
+    }
+    let all = contract.services.values().map(|service| &service.needs);
+    let names = all.chain([&contract.needs]).flat_map(|needs| &needs.cpu);
+    for name in names {
+        // It is shown, and looked for in a list of words.
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(format!(
+                "`{}` is no feature of a processor",
+                name.escape_debug()
+            ));
+        }
+    }
+    if let Some(upgrade) = &contract.upgrade
+        && let Some(wrong) = upgrade
+            .from
+            .iter()
+            .chain(&upgrade.stops)
+            .find(|text| values::version(text).is_none())
+    {
+        return Err(format!("`{}` is no version", wrong.escape_debug()));
+    }
+    for (name, service) in &contract.services {
+        if service
+            .freeze
+            .first()
+            .is_some_and(|word| !word.starts_with('/'))
+        {
+            return Err(format!(
+                "the freeze command of the service `{name}` is no absolute path"
+            ));
+        }
+    }
+    for path in &contract.backup.exclude {
+        values::data_directory(path, &volumes).map_err(|reason| {
+            format!("`{}` is left out of backups: {reason}", path.escape_debug())
+        })?;
     }
     if contract.ports.contains(&0) {
         return Err("0 is no port".to_owned());

@@ -11,8 +11,11 @@ use crate::root::Root;
 use crate::secrets::{self, Secrets};
 use crate::settings::{self, Environment, Given, MASK, Resolved};
 use crate::supervise::{Loaded, Supervisor};
+use crate::upgrade::{self, Decision, Upgrade};
 use crate::volume::{self, Lock, State};
-use crate::{accounts, explain, facts, plan, render as files, runtime, sys};
+use crate::{
+    accounts, backup, databases, explain, facts, plan, preflight, render as files, runtime, sys,
+};
 
 pub fn contract(root: &Root) -> Result<Contract> {
     let text = root.read(contract::PATH)?.ok_or_else(|| {
@@ -28,12 +31,6 @@ pub fn contract(root: &Root) -> Result<Contract> {
             format!("cannot read {}: {error}", contract::PATH),
         )
     })?;
-    crate::sound::check(&contract).map_err(|reason| {
-        Failure::new(
-            Code::Internal,
-            format!("cannot read {}: {reason}", contract::PATH),
-        )
-    })?;
     if contract.format != contract::FORMAT {
         return Err(Failure::new(
             Code::Internal,
@@ -46,23 +43,96 @@ pub fn contract(root: &Root) -> Result<Contract> {
         )
         .hint("the image was put together by hand; build it with `tiffin build`"));
     }
+    crate::sound::check(&contract).map_err(|reason| {
+        Failure::new(
+            Code::Internal,
+            format!("cannot read {}: {reason}", contract::PATH),
+        )
+    })?;
     Ok(contract)
 }
 
 pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Result<Code> {
     let state = State::new(contract, root);
+    finish_restore(contract, root, &state)?;
+    let upgrade = Upgrade::new(contract, root, &state, environment);
+    // Data that is not this version's is refused first, and nothing is touched.
+    upgrade.look()?;
+    let who = holder(contract, environment);
+    let mut lock: Option<Lock> = None;
+    if upgrade.is_under_way()? {
+        // What was put aside is put back: generated values are among it.
+        lock = Some(state.lock(&who)?);
+        upgrade.recover()?;
+    }
     // Settings: all problems at once, and nothing touched when there are any.
-    let mut resolved = resolve(contract, &state, environment)?;
+    let resolved = resolve(contract, &state, environment)?;
     for warning in &resolved.warnings {
         warn(warning);
     }
-    // The volume is ours from here on; generated values are kept before anything uses them.
+    preflight::warn_at_start(contract, root, &resolved);
+    // The volume is ours from here on.
+    let _lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let lock = state.lock(&who)?;
+            if upgrade.is_under_way()? {
+                // Another box was faster, and is gone again.
+                return Err(Failure::new(
+                    Code::Locked,
+                    "cannot start: another box has just begun an upgrade of the volume",
+                )
+                .hint("start this one again"));
+            }
+            upgrade.recover()?;
+            lock
+        }
+    };
+    let is_new = upgrade.look()? == Decision::New;
+    upgrade::check::data(contract, root, environment, &resolved)?;
+    let literal = values(contract, root, &resolved);
+    let databases = databases::all(contract, &Engine::new(contract, &literal))?;
+    upgrade.begin(&databases)?;
+    let ended = run(
+        contract,
+        root,
+        environment,
+        &state,
+        resolved,
+        &upgrade,
+        is_new,
+    );
+    if !matches!(ended, Ok(Code::Ok)) {
+        // What was said so far is why; the failure itself is said last.
+        upgrade.give_up()?;
+    }
+    ended
+}
+
+/// What another box is told about the one that has the volume.
+pub fn holder(contract: &Contract, environment: &Environment) -> String {
     let host = environment.get("HOSTNAME").unwrap_or("unknown");
-    let _lock: Lock = state.lock(&format!(
+    format!(
         "{} {} on {host}",
         contract.product.name, contract.product.version
-    ))?;
-    generate(contract, &state, &mut resolved)?;
+    )
+}
+
+/// From the settings to the end of the box.
+fn run(
+    contract: &Contract,
+    root: &Root,
+    environment: &Environment,
+    state: &State<'_>,
+    mut resolved: Resolved,
+    upgrade: &Upgrade<'_>,
+    is_new: bool,
+) -> Result<Code> {
+    // Generated values are kept before anything uses them.
+    generate(contract, state, &mut resolved)?;
+    if is_new {
+        state.record_version(&contract.product.version)?;
+    }
     volume::directories(contract, root)?;
     let _place = runtime::prepare(root)?;
     let mut environment = environment.clone();
@@ -70,7 +140,6 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
         environment.variables.insert("TMPDIR".to_owned(), path);
     }
     let environment = &environment;
-    state.record_version(&contract.product.version)?;
     let variables = values(contract, root, &resolved);
     let secrets = files::secrets(contract, &variables, &state.kept()?.values);
     let engine = Engine::new(contract, &variables);
@@ -95,13 +164,25 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
                 .hint("the playbooks enabled no unit; see `units` in the contract"),
         );
     }
-    let supervisor = Supervisor::new(plan, root, environment, &state, &contract.product.version)?;
+    crate::page::prepare(contract, root, environment)?;
+    let supervisor = Supervisor::new(plan, root, environment, state, &contract.product.version)?;
     let loaded = Loaded {
         contract,
         variables: variables.clone(),
         secrets,
     };
-    Ok(supervisor.reloadable(loaded).run())
+    Ok(supervisor.reloadable(loaded).upgrading(upgrade).run())
+}
+
+/// A restore that was cut off is finished or undone before anything reads the volume.
+fn finish_restore(contract: &Contract, root: &Root, state: &State<'_>) -> Result<()> {
+    if backup::unfinished(contract, root)?.is_some() {
+        let _lock = state.lock("a start that finishes a restore")?;
+        if let Some(done) = backup::recover(contract, root)? {
+            say(&done);
+        }
+    }
+    Ok(())
 }
 
 /// What the templates are rendered with: settings, then facts about this container.
@@ -122,6 +203,7 @@ pub fn command(
 ) -> Result<Code> {
     if control::ask(root, &Request::Status { measure: false }).is_err() {
         let state = State::new(contract, root);
+        finish_restore(contract, root, &state)?;
         let mut resolved = resolve(contract, &state, environment)?;
         if !resolved.to_generate.is_empty() {
             let _lock = state.lock(&words.join(" "))?;
@@ -220,7 +302,7 @@ pub fn render(
 }
 
 /// Something in the place of secrets, and of what is generated later, that have no value.
-fn stand_in<'n>(
+pub fn stand_in<'n>(
     contract: &Contract,
     names: impl Iterator<Item = &'n String>,
     variables: &mut Variables,
@@ -304,6 +386,22 @@ pub fn explain(
     } else {
         explain::text(&answer)
     }))
+}
+
+/// A kept copy of the data takes its place; without a running box.
+pub fn rollback(
+    contract: &Contract,
+    root: &Root,
+    environment: &Environment,
+    wanted: &upgrade::rollback::Wanted,
+) -> Result<Code> {
+    let state = State::new(contract, root);
+    let upgrade = Upgrade::new(contract, root, &state, environment);
+    let _lock = match wanted.list {
+        true => None,
+        false => Some(state.lock(&holder(contract, environment))?),
+    };
+    upgrade.rollback(wanted)
 }
 
 pub fn help(contract: &Contract) -> String {

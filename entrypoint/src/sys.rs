@@ -1,21 +1,24 @@
-//! Processes and signals: the only file with `unsafe`, all of it between fork and exec.
+//! Processes and signals: the only module with `unsafe`, most of it between fork and exec.
 #![allow(unsafe_code)]
+
+mod privileges;
+mod spawn;
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
-use services::{Limit, Resource as Name};
+use services::{Limit, Privileges, Resource as Name};
 
 use crate::accounts::Credentials;
 
@@ -109,6 +112,7 @@ pub struct Setup<'a> {
     pub nice: Option<i32>,
     pub oom_score_adj: Option<i32>,
     pub limits: &'a [Limit],
+    pub privileges: Option<&'a Privileges>,
     pub output: &'a OwnedFd,
     pub errors: &'a OwnedFd,
     /// `None` is /dev/null.
@@ -118,24 +122,24 @@ pub struct Setup<'a> {
 /// Starts a process as the leader of a session of its own, so that all it starts can be
 /// found again. Errors of exec are reported here, not by the child.
 pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
-    let [program, arguments @ ..] = setup.argv else {
+    let [program, ..] = setup.argv else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the command line is empty",
         ));
     };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(setup.environment.iter().map(|(k, v)| (k, v)))
-        .stdin(setup.input.take().map_or_else(Stdio::null, Stdio::from))
-        .stdout(setup.output.try_clone()?)
-        .stderr(setup.errors.try_clone()?);
-    if let Some(name) = setup.argv0 {
-        command.arg0(name);
-    }
-    // All memory the child needs is made here: between fork and exec it must not allocate.
+    let argv0 = setup.argv0.unwrap_or(program);
+    let rest = setup.argv.iter().skip(1).map(String::as_str);
+    let argv = strings(std::iter::once(argv0).chain(rest))?;
+    let assignments: Vec<String> = setup
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let environment = strings(assignments.iter().map(String::as_str))?;
+    let path = setup.environment.iter().rev().find(|(k, _)| k == "PATH");
+    let path = path.map_or("", |(_, path)| path.as_str());
+    // All memory the child needs is made here: until exec it must not allocate.
     let directory = setup
         .directory
         .as_ref()
@@ -149,14 +153,26 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
         let groups: Vec<Gid> = c.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         (Uid::from_raw(c.user.uid), Gid::from_raw(c.gid), groups)
     });
+    let narrowed = setup.privileges.filter(|p| **p != Privileges::default());
     let umask = rustix::fs::Mode::from_raw_mode(setup.umask);
     let nice = setup.nice;
     let oom = setup
         .oom_score_adj
         .map(|score| format!("{score}\n").into_bytes());
-    let child = move || -> io::Result<()> {
+    let input = match &setup.input {
+        Some(input) => input.as_fd(),
+        None => nothing()?.as_fd(),
+    };
+    let streams = [input, setup.output.as_fd(), setup.errors.as_fd()];
+    let mut child = || -> io::Result<()> {
         rustix::process::setsid()?;
-        SigSet::empty().thread_set_mask()?;
+        for (stream, number) in streams.iter().zip(0..) {
+            // SAFETY: plain numbers; the descriptor is ours and is not one of these three,
+            // which are open from the start.
+            if unsafe { nix::libc::dup2(stream.as_raw_fd(), number) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
         for (resource, wanted) in &limits {
             set_limit(*resource, *wanted)?;
         }
@@ -174,10 +190,16 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
             let _ = rustix::io::write(file, score);
         }
         rustix::process::umask(umask);
+        if let Some(privileges) = narrowed {
+            privileges::before(privileges)?;
+        }
         if let Some((uid, gid, groups)) = &identity {
             rustix::thread::set_thread_groups(groups)?;
             rustix::thread::set_thread_res_gid(*gid, *gid, *gid)?;
             rustix::thread::set_thread_res_uid(*uid, *uid, *uid)?;
+        }
+        if let Some(privileges) = narrowed {
+            privileges::after(privileges)?;
         }
         if let Some(filter) = &pretence {
             // Without it, programs that change users end; whether it is there or not, none can.
@@ -189,12 +211,24 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
         }
         Ok(())
     };
-    // SAFETY: the closure makes system calls only, on memory prepared before the fork; the
-    // entrypoint has one thread, so no lock can be held by another one.
-    unsafe { command.pre_exec(child) };
-    let child = command.spawn()?;
-    Pid::from_raw(child.id().cast_signed())
-        .ok_or_else(|| io::Error::other("the kernel gave no process id"))
+    spawn::program(program, path, &argv, &environment, &mut child)
+}
+
+fn strings<'a>(texts: impl Iterator<Item = &'a str>) -> io::Result<Vec<CString>> {
+    texts.map(|text| Ok(CString::new(text)?)).collect()
+}
+
+/// /dev/null, opened once.
+fn nothing() -> io::Result<&'static OwnedFd> {
+    static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(fd) = NOTHING.get() {
+        return Ok(fd);
+    }
+    let fd = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    Ok(NOTHING.get_or_init(|| fd.into()))
 }
 
 type Filter = Vec<nix::libc::sock_filter>;
@@ -347,6 +381,75 @@ pub fn spawn_foreground(
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed())
         .ok_or_else(|| io::Error::other("the kernel gave no process id"))
+}
+
+/// The next client of a listening socket, not blocking and not passed on to services. One for
+/// whom no descriptor is left is turned away: in line, it would wake us for ever.
+pub fn accept(listener: BorrowedFd<'_>) -> Option<OwnedFd> {
+    use rustix::net::{SocketFlags, accept_with};
+    let accept = || accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+    loop {
+        match accept() {
+            Ok(client) => return Some(client),
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(Errno::MFILE | Errno::NFILE) => {
+                // The one that is kept for this serves to take it and let it go.
+                drop(spare().take());
+                let turned_away = accept().is_ok();
+                keep_spare();
+                if !turned_away {
+                    std::thread::sleep(Duration::from_millis(10));
+                    return None;
+                }
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+fn spare() -> MutexGuard<'static, Option<OwnedFd>> {
+    static SPARE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts a descriptor aside for [`accept`].
+pub fn keep_spare() {
+    *spare() = fs::File::open("/dev/null").ok().map(OwnedFd::from);
+}
+
+/// Large buffers go back to the kernel as soon as they are free. By itself, glibc keeps them
+/// once it has seen some come and go.
+pub fn keep_no_buffers() {
+    const LARGE: i32 = 128 << 10;
+    // SAFETY: takes plain numbers.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, LARGE);
+        nix::libc::mallopt(nix::libc::M_TRIM_THRESHOLD, LARGE);
+    }
+}
+
+/// Gives back what only the start needed: free memory, and the pages of our code and
+/// constants, of which the few that the loop uses come back from the page cache.
+pub fn settle() {
+    // SAFETY: free memory is nobody's.
+    unsafe { nix::libc::malloc_trim(0) };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    // The linker puts constants that need no relocation before the code. What lies behind
+    // it has been written to, and would be lost.
+    let code = maps.lines().position(|line| line.contains(" r-xp "));
+    let whole = maps.lines().take(code.map_or(0, |at| at + 1));
+    for line in whole.filter(|line| line.contains('/') && !line.contains(" rw")) {
+        let range = line
+            .split(' ')
+            .next()
+            .and_then(|range| range.split_once('-'));
+        let address = |text: &str| usize::from_str_radix(text, 16).ok();
+        if let Some((Some(from), Some(to))) = range.map(|(a, b)| (address(a), address(b))) {
+            let place = std::ptr::without_provenance_mut(from);
+            // SAFETY: these were never writable, so that every page of them is in the file.
+            unsafe { nix::libc::madvise(place, to - from, nix::libc::MADV_DONTNEED) };
+        }
+    }
 }
 
 pub fn current_directory() -> Option<OwnedFd> {

@@ -30,6 +30,20 @@ const DONE: &str = "done.json";
 /// Salted hashes of the values with which they ran.
 const AGAIN: &str = "again.json";
 
+/// The version whose data it is.
+const VERSION: &str = "version";
+/// All of these, which belong to the data: passwords that databases know, jobs that ran.
+pub const REMEMBERED: [&str; 5] = [SETTINGS, GIVEN, DONE, AGAIN, VERSION];
+
+/// Ours, and nobody else's.
+pub fn own(mode: u32) -> Owned {
+    Owned {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mode,
+    }
+}
+
 /// What MongoDB and Redis write when they first run, and nobody bakes into an image.
 const DATABASES: [&str; 4] = ["WiredTiger", "dump.rdb", "appendonlydir", "appendonly.aof"];
 
@@ -120,19 +134,16 @@ impl<'a> State<'a> {
         format!("{}/{name}", self.directory)
     }
 
-    fn own(mode: u32) -> Owned {
-        Owned {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            mode,
-        }
+    /// Where it is remembered: `/data/.tiffin`.
+    pub fn directory(&self) -> &str {
+        &self.directory
     }
 
     /// # Errors
     ///
     /// [`Code::Locked`] when another box holds it, with what that box wrote about itself.
     pub fn lock(&self, who: &str) -> Result<Lock> {
-        self.root.directory(&self.directory, Self::own(0o700))?;
+        self.root.directory(&self.directory, own(0o700))?;
         let path = self.file("lock");
         let mut file = OpenOptions::new()
             .read(true)
@@ -190,7 +201,7 @@ impl<'a> State<'a> {
 
     /// A file that only a box which has run leaves on its volume.
     fn signs_of_data(&self) -> Result<Option<String>> {
-        let version = self.file("version");
+        let version = self.file(VERSION);
         if self.root.read(&version)?.is_some() {
             return Ok(Some(version));
         }
@@ -245,7 +256,7 @@ impl<'a> State<'a> {
         let path = self.file(name);
         let text = format!("{:#}\n", serde_json::json!(values));
         self.root
-            .replace(&path, text.as_bytes(), Self::own(0o600))
+            .replace(&path, text.as_bytes(), own(0o600))
             .map_err(|error| cannot_create("the file", &path, &error))
     }
 
@@ -263,6 +274,20 @@ impl<'a> State<'a> {
         }
         self.write(SETTINGS, &kept)?;
         Ok(made)
+    }
+
+    /// A token that the box keeps in a file of its own; made when there is none.
+    pub fn kept_token(&self, name: &str, length: usize) -> Result<String> {
+        let path = self.file(name);
+        let kept = self.root.read(&path)?.unwrap_or_default();
+        if kept.trim().len() == length {
+            return Ok(kept.trim().to_owned());
+        }
+        let token = random(length)?;
+        self.root
+            .replace(&path, format!("{token}\n").as_bytes(), own(0o600))
+            .map_err(|error| cannot_create("the file", &path, &error))?;
+        Ok(token)
     }
 
     /// Whether a one-shot job has run for this version, and with these values.
@@ -291,13 +316,24 @@ impl<'a> State<'a> {
         self.write(DONE, &done)
     }
 
+    /// The version that wrote the data.
+    pub fn version(&self) -> Result<Option<String>> {
+        let text = self.root.read(&self.file(VERSION))?;
+        Ok(text.map(|text| text.trim().to_owned()))
+    }
+
+    /// A box has run with the volume.
+    pub fn has_data(&self) -> Result<bool> {
+        Ok(self.signs_of_data()?.is_some())
+    }
+
     pub fn record_version(&self, version: &str) -> Result<()> {
-        let path = self.file("version");
-        if self.root.read(&path)?.as_deref().map(str::trim) == Some(version) {
+        let path = self.file(VERSION);
+        if self.version()?.as_deref() == Some(version) {
             return Ok(());
         }
         self.root
-            .replace(&path, format!("{version}\n").as_bytes(), Self::own(0o600))
+            .replace(&path, format!("{version}\n").as_bytes(), own(0o600))
             .map_err(|error| cannot_create("the file", &path, &error))
     }
 }

@@ -391,3 +391,36 @@ fn without_the_setting_nothing_listens_and_a_taken_port_is_an_error() {
     b.env("TIFFIN_HTTP", "localhost");
     b.start().end().exits(78).says("TIFFIN_HTTP = `localhost`");
 }
+
+/// Nanoseconds of CPU, and file descriptors.
+fn used(running: &Running) -> (u64, usize) {
+    let read = |name: &str| format!("/proc/{}/{name}", running.pid());
+    let stat = std::fs::read_to_string(read("schedstat")).unwrap();
+    let cpu = stat.split_whitespace().next().unwrap().parse().unwrap();
+    (cpu, std::fs::read_dir(read("fd")).unwrap().count())
+}
+
+#[test]
+fn without_descriptors_clients_are_turned_away_and_nothing_spins() {
+    let (observed, running) = quiet();
+    let (_, open) = used(&running);
+    // Room for two more.
+    let limit = format!("--nofile={}", open + 2);
+    let status = std::process::Command::new("prlimit")
+        .args(["--pid", &running.pid().to_string(), &limit])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let clients: Vec<TcpStream> = (0..20).map(|_| observed.connect()).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let (before, _) = used(&running);
+    std::thread::sleep(Duration::from_secs(1));
+    let (after, now) = used(&running);
+    assert!(after - before < 50_000_000, "{} ns", after - before);
+    drop(clients);
+    wait("room again", || {
+        (observed.get("/readyz").status == 200).then_some(())
+    });
+    assert!(now < open + 10, "{open} -> {now}");
+    assert_eq!(running.stop().code, Some(0));
+}

@@ -355,3 +355,55 @@ fn a_flood_is_relayed_whole_and_in_order() {
     }
     assert_eq!(lines.next(), None);
 }
+
+#[test]
+fn privileges_that_a_unit_gives_up_are_gone() {
+    let mut b = TestBox::new();
+    b.script("look", "grep -E '^(CapBnd|NoNewPrivs):' /proc/self/status >ROOT/$1.new; mv ROOT/$1.new ROOT/$1; sleep 1000");
+    b.unit(
+        "narrow.service",
+        "[Service]\nExecStart=ROOT/bin/look narrow\nCapabilityBoundingSet=CAP_CHOWN CAP_KILL\nNoNewPrivileges=yes\n",
+    );
+    b.unit("wide.service", "[Service]\nExecStart=ROOT/bin/look wide\n");
+    let running = b.start();
+    let read = |name: &str| b.wait_for(&format!("/{name}"));
+    let (narrow, wide) = (read("narrow"), read("wide"));
+    let set = |text: &str| {
+        let mask = text.split_whitespace().nth(1).unwrap();
+        u64::from_str_radix(mask, 16).unwrap()
+    };
+    // As far as whoever runs the test has them.
+    let may_drop = set(&wide) & 1 << 8 != 0;
+    if may_drop {
+        assert_eq!(set(&narrow), set(&wide) & 0b10_0001);
+    }
+    assert!(narrow.contains("NoNewPrivs:\t1"), "{narrow}");
+    assert!(wide.contains("NoNewPrivs:\t0"), "{wide}");
+    assert_eq!(running.stop().code, Some(0));
+}
+
+#[test]
+fn a_service_cannot_take_another_ones_process_for_its_own() {
+    let mut b = TestBox::new();
+    b.script("victim", "echo $$ >ROOT/victim\nexec sleep 1000");
+    b.file(
+        "/thief.py",
+        "import os,socket,time\ns=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\npid=open('ROOT/victim','rb').read().strip()\ns.sendto(b'READY=1\\nMAINPID='+pid, os.environ['NOTIFY_SOCKET'])\ntime.sleep(1000)\n",
+    );
+    b.unit("victim.service", "[Service]\nExecStart=ROOT/bin/victim\n");
+    b.unit(
+        "thief.service",
+        "[Unit]\nAfter=victim.service\n[Service]\nType=notify\nExecStartPre=/bin/sh -c 'until [ -s ROOT/victim ]; do sleep 0.01; done'\nExecStart=/usr/bin/python3 ROOT/thief.py\n",
+    );
+    let running = b.start().until(&b, "thief ready");
+    let victim = b.wait_for("/victim");
+    b.run(&["stop", "thief"]).exits(0);
+    b.wait_status("victim ready");
+    let status = b.run(&["status", "--json"]).out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let services = status.as_array().unwrap();
+    let found = services.iter().find(|s| s["name"] == "victim").unwrap();
+    assert_eq!(found["pid"].to_string(), victim.trim());
+    assert_eq!(found["restarts"], 0);
+    running.stop().exits(0);
+}

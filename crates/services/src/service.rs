@@ -32,6 +32,7 @@ pub struct Service {
     pub nice: Option<i32>,
     pub oom_score_adj: Option<i32>,
     pub limits: Vec<Limit>,
+    pub privileges: Privileges,
     pub restart: Restart,
     pub stopping: Stopping,
     /// Time from start to ready; `None` is without limit.
@@ -48,6 +49,18 @@ impl Service {
     pub fn notifies(&self) -> bool {
         self.kind == Kind::Notify || self.watchdog.is_some()
     }
+}
+
+/// What its processes may at most. Sets are bit masks, bit n for capability n of
+/// capabilities(7).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// No program that it executes gains any (setuid bits, file capabilities).
+    pub no_new: bool,
+    /// All others can never be had again; `None` keeps what the container has.
+    pub bounding: Option<u64>,
+    /// Kept although it is not root.
+    pub ambient: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

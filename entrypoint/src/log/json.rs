@@ -4,6 +4,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 
 use crate::supervisord::words::Moment;
@@ -35,7 +37,7 @@ pub fn object(now: SystemTime, level: Level, service: &str, message: &[u8]) -> V
         level,
         service,
         message: &text,
-        base64: matches!(text, std::borrow::Cow::Owned(_)).then(|| base64(message)),
+        base64: matches!(text, std::borrow::Cow::Owned(_)).then(|| BASE64_STANDARD.encode(message)),
     };
     // Strings and nothing else: this cannot fail.
     let mut out = serde_json::to_vec(&line).unwrap_or_default();
@@ -64,24 +66,6 @@ pub fn level(line: &[u8]) -> (Level, &[u8]) {
         }
         _ => (Level::Info, line),
     }
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| usize::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..4 {
-            out.push(if at <= group.len() {
-                char::from(DIGITS[bits >> (18 - 6 * at) & 63])
-            } else {
-                '='
-            });
-        }
-    }
-    out
 }
 
 #[cfg(test)]

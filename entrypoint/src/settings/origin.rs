@@ -7,10 +7,11 @@ use super::resolve::showable;
 use super::{Given, Resolved, is_secret};
 use crate::engine::Engine;
 
-struct Row<'a> {
-    name: &'a str,
-    value: String,
-    origin: String,
+pub struct Row<'a> {
+    pub name: &'a str,
+    /// Fit to be shown.
+    pub value: String,
+    pub origin: String,
     source: &'static str,
     secret: bool,
 }
@@ -43,7 +44,7 @@ pub fn origin(contract: &Contract, resolved: &Resolved, as_json: bool) -> String
     out
 }
 
-fn rows<'a>(contract: &'a Contract, resolved: &Resolved) -> Vec<Row<'a>> {
+pub fn rows<'a>(contract: &'a Contract, resolved: &Resolved) -> Vec<Row<'a>> {
     // Defaults may be computed from secrets: those are masks here.
     let mut variables: Variables = resolved.variables(contract);
     for setting in contract.settings.values().filter(|s| is_secret(s)) {

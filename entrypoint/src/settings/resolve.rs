@@ -300,9 +300,24 @@ fn own(environment: &Environment, problems: &mut Vec<Problem>) {
         "it takes an IP address and a port, such as 0.0.0.0:9000 or [::]:9000",
     );
     check(
+        crate::page::VARIABLE,
+        |text| text.parse::<std::net::SocketAddr>().is_ok(),
+        "it takes an IP address and a port, such as 0.0.0.0:9001 or [::]:9001",
+    );
+    check(
         "TIFFIN_LOG",
         |text| matches!(text, "text" | "json"),
         "it takes `text` or `json`",
+    );
+    check(
+        crate::upgrade::COPY,
+        |text| matches!(text, "on" | "off"),
+        "it takes `on` or `off`",
+    );
+    check(
+        crate::upgrade::KEEP,
+        |text| text.parse::<u16>().is_ok(),
+        "it takes a number of copies",
     );
     check("TIFFIN_UNKNOWN", |text| text == "warn", "it takes `warn`");
 }

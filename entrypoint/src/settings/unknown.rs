@@ -9,8 +9,11 @@ pub const OWN: &[&str] = &[
     "TIFFIN_SERVICE",
     "TIFFIN_HTTP",
     "TIFFIN_LOG",
+    "TIFFIN_STATUS_PAGE",
     "TIFFIN_STOP_TIMEOUT",
     "TIFFIN_UNKNOWN",
+    crate::upgrade::COPY,
+    crate::upgrade::KEEP,
 ];
 
 /// Variables that every container has or may have, and that nobody mistypes.

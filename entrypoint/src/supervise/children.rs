@@ -12,21 +12,23 @@ use crate::sys::{self, Ended};
 
 impl Supervisor<'_> {
     /// The stop signal, to whom the unit says.
-    pub(super) fn signal(&self, at: usize) {
+    pub(super) fn signal(&mut self, at: usize) {
         let slot = &self.slots[at];
         let stopping = &slot.planned.service.stopping;
+        let signal = stopping.signal;
         if stopping.scope == StopScope::All {
             for pid in self.living(at) {
-                sys::kill(pid, stopping.signal);
+                sys::kill(pid, signal);
             }
         } else if let Some(main) = slot.main {
-            sys::kill(main, stopping.signal);
+            sys::kill(main, signal);
         }
     }
 
-    pub(super) fn living(&self, at: usize) -> Vec<Pid> {
+    pub(super) fn living(&mut self, at: usize) -> Vec<Pid> {
         let slot = &self.slots[at];
-        leftovers::Table::read()
+        self.seen
+            .get_or_insert_with(leftovers::Table::read)
             .of(slot.name(), &slot.sessions)
             .into_iter()
             .filter_map(Pid::from_raw)
@@ -51,8 +53,12 @@ impl Supervisor<'_> {
             None => living.iter().copied().min(),
         };
         // The kernel must agree: a PID file may be old, or be somebody else's work.
-        let found = named
-            .filter(|pid| sys::process(*pid).is_some_and(|p| !p.zombie) && is_descendant(*pid));
+        let found = named.filter(|pid| {
+            sys::process(*pid).is_some_and(|p| !p.zombie)
+                && is_descendant(*pid)
+                && !self.is_anothers(at, *pid)
+        });
+        let slot = &mut self.slots[at];
         if let Some(pid) = found.and_then(Pid::from_raw) {
             slot.finding = None;
             slot.main = Some(pid);
@@ -84,8 +90,15 @@ impl Supervisor<'_> {
         if due.is_empty() {
             return;
         }
-        let mut table = leftovers::Table::read();
+        let mut table = None;
         for at in due {
+            let processes = &self.processes;
+            let is_others = |pid| matches!(processes.get(&pid), Some((owner, _)) if *owner != at);
+            if self.slots[at].main.is_none() && !leftovers::are_there_orphans(is_others) {
+                self.cleared(at);
+                continue;
+            }
+            let table = table.get_or_insert_with(leftovers::Table::read);
             let slot = &mut self.slots[at];
             let Some(mut clearing) = slot.clearing else {
                 continue;
@@ -99,10 +112,7 @@ impl Supervisor<'_> {
                 .filter(|pid| !keep || Some(*pid) == main)
                 .collect();
             if left.is_empty() {
-                slot.clearing = None;
-                slot.main = None;
-                slot.sessions.clear();
-                self.handle(at, Event::Cleared);
+                self.cleared(at);
                 continue;
             }
             let signal = if clearing.gentle {
@@ -123,7 +133,16 @@ impl Supervisor<'_> {
         self.advance();
     }
 
+    fn cleared(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        slot.clearing = None;
+        slot.main = None;
+        slot.sessions.clear();
+        self.handle(at, Event::Cleared);
+    }
+
     pub(super) fn reap(&mut self) {
+        self.seen = None;
         while let Some((pid, ended, cpu)) = sys::reap_with_usage() {
             // Nobody's: an orphan, which is all there is to do about it.
             let Some((at, role)) = self.processes.remove(&pid.as_raw_nonzero().get()) else {
@@ -183,11 +202,24 @@ impl Supervisor<'_> {
         self.slots[at].machine.state() == state
     }
 
+    /// A service may call any process of its own its main one, but none of another service:
+    /// that one would be stopped with it.
+    fn is_anothers(&self, at: usize, pid: i32) -> bool {
+        let session = sys::process(pid).map(|process| process.session);
+        let owns = |slot: &super::Slot| {
+            slot.main
+                .is_some_and(|main| main.as_raw_nonzero().get() == pid)
+                || session.is_some_and(|session| slot.sessions.contains(&session))
+        };
+        let mut others = self.slots.iter().enumerate();
+        others.any(|(other, slot)| other != at && owns(slot))
+    }
+
     pub(super) fn adopt(&mut self, at: usize, pid: &str) {
         let Some(pid) = pid
             .parse()
             .ok()
-            .filter(|pid| is_descendant(*pid))
+            .filter(|pid| is_descendant(*pid) && !self.is_anothers(at, *pid))
             .and_then(Pid::from_raw)
         else {
             return;

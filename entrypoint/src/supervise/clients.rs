@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use super::machine::{Event, State, describe};
 use crate::control::{Reply, Request, Status};
 use crate::log::rfc3339;
 use crate::plan::is_called;
+use crate::sys;
 
 const REQUEST_LIMIT: usize = 4096;
 const CLIENT_LIMIT: usize = 64;
@@ -45,23 +46,16 @@ pub enum Goal {
 
 impl Clients {
     pub fn accept(&mut self, listener: &UnixListener, epoll: &OwnedFd, token: u64) {
-        while let Ok((stream, _)) = listener.accept() {
+        while let Some(client) = sys::accept(listener.as_fd()) {
             if self.open.len() >= CLIENT_LIMIT {
                 // The one that connects gets an end of file, which says as much.
                 continue;
             }
             let id = self.next & 0x7fff_ffff;
             self.next = id + 1;
-            let ready = stream.set_nonblocking(true).is_ok()
-                && epoll::add(
-                    epoll,
-                    &stream,
-                    EventData::new_u64(token | id as u64),
-                    EventFlags::IN,
-                )
-                .is_ok();
-            if ready {
-                self.open.insert(id, (stream, Vec::new()));
+            let data = EventData::new_u64(token | id as u64);
+            if epoll::add(epoll, &client, data, EventFlags::IN).is_ok() {
+                self.open.insert(id, (client.into(), Vec::new()));
             }
         }
     }
@@ -283,6 +277,15 @@ impl Supervisor<'_> {
     /// What is remembered of one service or of all, as `NAME | line`.
     pub(super) fn recent_lines(&self, name: Option<&str>) -> Result<Vec<Vec<u8>>, String> {
         let chosen = match name {
+            // The box's own messages, unless a service has that name.
+            Some("tiffin") if self.called("tiffin").is_empty() => {
+                return Ok(crate::log::said(|lines| {
+                    lines
+                        .recent(usize::MAX)
+                        .map(|(_, line)| line.to_vec())
+                        .collect()
+                }));
+            }
             Some(name) => self.called(name),
             None => (0..self.slots.len())
                 .filter(|at| !self.slots[*at].is_gone())

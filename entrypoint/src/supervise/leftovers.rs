@@ -11,6 +11,20 @@ use crate::sys::{self, Process};
 /// In the environment of every process that a service starts.
 pub const MARK: &str = "TIFFIN_SERVICE";
 
+/// Whether there are processes that may be anybody's: children of ours that nobody `knows`.
+/// What a dead process leaves behind becomes our child, so that without one of these there
+/// is nothing to look for. One file instead of one for each process of the container; as
+/// nobody but us waits for our children, the list is whole (proc_tid_children(5)).
+pub fn are_there_orphans(knows: impl Fn(i32) -> bool) -> bool {
+    match std::fs::read_to_string("/proc/thread-self/children") {
+        Ok(text) => text
+            .split_ascii_whitespace()
+            .any(|pid| !pid.parse().is_ok_and(&knows)),
+        // Not every kernel has it.
+        Err(_) => true,
+    }
+}
+
 /// One look at the process table.
 pub struct Table {
     /// Living descendants of the entrypoint, parents before children.

@@ -47,6 +47,7 @@ use crate::plan::Plan;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
 use crate::sys;
+use crate::upgrade::Upgrade;
 use crate::volume::State as Memory;
 
 const SIGCHLD: u32 = 17;
@@ -87,6 +88,8 @@ pub struct Supervisor<'a> {
     version: &'a str,
     slots: Vec<Slot>,
     processes: HashMap<i32, (usize, Role)>,
+    /// The process table as it was in this turn, until a process is started or ends.
+    seen: Option<leftovers::Table>,
     queue: Queue,
     /// The services' pipes are not read: the queue is full.
     paused: bool,
@@ -111,6 +114,9 @@ pub struct Supervisor<'a> {
     result: Code,
     announced: bool,
     begun: Instant,
+    /// To be told when the jobs are done, and when all is ready.
+    upgrade: Option<&'a Upgrade<'a>>,
+    migrating: bool,
     /// When the next timer unit elapses.
     timers_due: Option<Instant>,
 }
@@ -146,6 +152,8 @@ impl<'a> Supervisor<'a> {
             Some(control_socket(root)?)
         };
         let accounts = Accounts::read(root)?;
+        sys::keep_spare();
+        sys::keep_no_buffers();
         let now = Instant::now();
         let mut slots = Vec::with_capacity(plan.services.len());
         for mut planned in plan.services {
@@ -196,6 +204,7 @@ impl<'a> Supervisor<'a> {
             version,
             slots,
             processes: HashMap::new(),
+            seen: None,
             queue: Queue::default(),
             paused: false,
             watching_stdout: false,
@@ -215,6 +224,8 @@ impl<'a> Supervisor<'a> {
             result: Code::Ok,
             announced: false,
             begun: now,
+            upgrade: None,
+            migrating: false,
             timers_due: None,
         })
     }
@@ -222,6 +233,13 @@ impl<'a> Supervisor<'a> {
     /// For a supervisord without a box: how its configuration is read again.
     pub fn rereading(mut self, plan: &'a dyn Fn() -> Result<Plan>) -> Self {
         self.again = Some(plan);
+        self
+    }
+
+    /// The data may be on its way from another version.
+    pub fn upgrading(mut self, upgrade: &'a Upgrade<'a>) -> Self {
+        self.upgrade = Some(upgrade);
+        self.migrating = true;
         self
     }
 
@@ -242,6 +260,7 @@ impl<'a> Supervisor<'a> {
             self.send_events();
             self.flush_output();
             self.serve_followers();
+            self.seen = None;
             if self.is_over() {
                 break;
             }
@@ -368,6 +387,8 @@ impl<'a> Supervisor<'a> {
 
     /// Starts what has waited long enough; when ending, stops what nobody needs any more.
     fn advance(&mut self) {
+        // Before what waits for the jobs lets users write.
+        self.note_migrated();
         // A start may finish at once and let others start: until nothing moves.
         let mut moved = true;
         while moved {
@@ -402,6 +423,10 @@ impl<'a> Supervisor<'a> {
         if all_up && !self.announced {
             self.announced = true;
             say(&format!("ready after {}", seconds(self.begun.elapsed())));
+            if let Some(upgrade) = self.upgrade {
+                upgrade.complete();
+            }
+            sys::settle();
         }
         // One-shots alone do not keep a box running; what an operator stopped does.
         // Nor does it end while groups are taken out and put in.
@@ -415,6 +440,16 @@ impl<'a> Supervisor<'a> {
         }) {
             say("every service has ended");
             self.end(Code::Ok);
+        }
+    }
+
+    fn note_migrated(&mut self) {
+        let mut jobs = self.slots.iter().filter(|slot| slot.planned.once);
+        if self.migrating && jobs.all(|job| job.machine.state().is_up()) {
+            self.migrating = false;
+            if let Some(upgrade) = self.upgrade {
+                upgrade.migrated();
+            }
         }
     }
 
@@ -557,6 +592,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn spawn(&mut self, at: usize, phase: Phase, index: usize) -> Option<Event> {
+        self.seen = None;
         let slot = &mut self.slots[at];
         if index == 0 && matches!(phase, Phase::Start | Phase::Pre) {
             slot.status.clear();

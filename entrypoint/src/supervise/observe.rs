@@ -21,6 +21,7 @@ use crate::exit::{Code, Failure, Result};
 use crate::log::say;
 use crate::settings::Environment;
 use crate::supervisord::http::{self, Parsed};
+use crate::sys;
 
 pub const VARIABLE: &str = "TIFFIN_HTTP";
 
@@ -111,15 +112,13 @@ impl Supervisor<'_> {
         };
         // The rest has its turn after everybody else had theirs.
         for _ in 0..CLIENTS {
-            let Ok((stream, _)) = listener.accept() else {
+            let Some(client) = sys::accept(listener.as_fd()) else {
                 return;
             };
             self.http.next += 1;
             let id = self.http.next & 0x7fff_ffff;
             let data = EventData::new_u64(HTTP_CLIENT << KIND | id);
-            if stream.set_nonblocking(true).is_err()
-                || epoll::add(&self.epoll, &stream, data, EventFlags::IN).is_err()
-            {
+            if epoll::add(&self.epoll, &client, data, EventFlags::IN).is_err() {
                 continue;
             }
             if self.http.clients.len() >= CLIENTS {
@@ -128,7 +127,7 @@ impl Supervisor<'_> {
             self.http.clients.insert(
                 id,
                 Client {
-                    stream,
+                    stream: client.into(),
                     input: Vec::new(),
                     output: Vec::new(),
                     answered: false,

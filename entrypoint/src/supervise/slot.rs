@@ -246,6 +246,9 @@ impl Slot {
             } else {
                 &service.limits
             },
+            // Of a command with the prefix `+` they are not taken away.
+            privileges: (!std::ptr::eq(credentials, &raw const as_root))
+                .then_some(&service.privileges),
             output: &self.out.writer,
             errors: &self.errors.as_ref().unwrap_or(&self.out).writer,
             input,

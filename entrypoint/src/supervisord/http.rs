@@ -11,6 +11,7 @@ pub struct Request {
     /// Decoded, without its query.
     pub path: String,
     pub authorization: Option<String>,
+    pub cookie: Option<String>,
     pub keep_alive: bool,
     pub body: Vec<u8>,
 }
@@ -56,6 +57,7 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     };
     let mut length = 0_usize;
     let mut authorization = None;
+    let mut cookie = None;
     for line in lines {
         let Some((name, value)) = line.split_once(':') else {
             return Parsed::Refused(400);
@@ -71,6 +73,7 @@ pub fn parse(bytes: &[u8]) -> Parsed {
             "connection" if value.eq_ignore_ascii_case("close") => keep_alive = false,
             "connection" if value.eq_ignore_ascii_case("keep-alive") => keep_alive = true,
             "authorization" => authorization = Some(value.to_owned()),
+            "cookie" => cookie = Some(value.to_owned()),
             _ => {}
         }
     }
@@ -84,6 +87,7 @@ pub fn parse(bytes: &[u8]) -> Parsed {
             method: method.to_owned(),
             path: unquote(path),
             authorization,
+            cookie,
             keep_alive,
             body: rest[from..end].to_vec(),
         },

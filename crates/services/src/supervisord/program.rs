@@ -446,6 +446,7 @@ impl Reader<'_> {
             restart: self.restart()?,
             stopping: self.stopping()?,
             start_timeout: Some(Duration::from_secs(90)),
+            privileges: crate::Privileges::default(),
             watchdog: None,
             order: Order::default(),
             program: Some(Box::new(program)),

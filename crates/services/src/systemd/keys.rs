@@ -3,7 +3,6 @@
 /// Understood, without effect in a box: the container is the sandbox, or nobody is there
 /// to use it. Prefixes, so that a newer key of the same family is not reported as a typo.
 pub(super) const NOT_APPLIED: &[&str] = &[
-    "AmbientCapabilities",
     "AppArmorProfile",
     "AssertPath",
     "Bind",
@@ -38,7 +37,6 @@ pub(super) const NOT_APPLIED: &[&str] = &[
     "NUMA",
     "NetworkNamespacePath",
     "NoExecPaths",
-    "NoNewPrivileges",
     "NonBlocking",
     "NotifyAccess",
     "OOMPolicy",

@@ -1,6 +1,7 @@
 //! systemd units: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.kill(5).
 
 mod calendar;
+mod capabilities;
 mod environment;
 mod keys;
 mod lines;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::keys::{INFORMATION, NOT_APPLIED};
 use super::lines::{self, Assignment};
-use super::{time, words};
+use super::{capabilities, time, words};
 use crate::text::{boolean, octal};
 use crate::{
     Command, Commands, Condition, EnvironmentFile, Error, Identity, Kind, Limit, ManagedDirectory,
-    Order, Origin, Parsed, Resource, Restart, RestartWhen, Service, StopScope, Stopping,
-    WorkingDirectory, signal_number,
+    Order, Origin, Parsed, Privileges, Resource, Restart, RestartWhen, Service, StopScope,
+    Stopping, WorkingDirectory, signal_number,
 };
 
 /// Reads the unit `name` (`redis-server.service`, `app@1.service`).
@@ -112,6 +112,7 @@ impl<'a> Reader<'a> {
                 nice: None,
                 oom_score_adj: None,
                 limits: Vec::new(),
+                privileges: Privileges::default(),
                 restart: Restart {
                     when: RestartWhen::Never,
                     success_codes: Vec::new(),
@@ -379,6 +380,11 @@ impl<'a> Reader<'a> {
                     self.warn("PermissionsStartOnly= is obsolete; use the prefix `+`".to_owned());
                 }
             }
+            "NoNewPrivileges" => match boolean(value) {
+                Some(yes) => self.service.privileges.no_new = yes,
+                None => self.unreadable(key, value, "yes or no"),
+            },
+            "CapabilityBoundingSet" | "AmbientCapabilities" => self.capabilities(key, value),
             "RemainAfterExit" | "RuntimeDirectoryPreserve" => {}
             _ => self.other(key),
         }
@@ -430,6 +436,19 @@ impl<'a> Reader<'a> {
                 });
             }
             _ => self.unreadable(key, value, "a number, a size or infinity"),
+        }
+    }
+
+    fn capabilities(&mut self, key: &str, value: &str) {
+        let privileges = &mut self.service.privileges;
+        let before = match key {
+            "AmbientCapabilities" => Some(privileges.ambient),
+            _ => privileges.bounding,
+        };
+        match capabilities::assign(before, value) {
+            Ok(set) if key == "AmbientCapabilities" => privileges.ambient = set,
+            Ok(set) => privileges.bounding = Some(set),
+            Err(name) => self.unreadable(key, value, &format!("all known: {name}")),
         }
     }
 

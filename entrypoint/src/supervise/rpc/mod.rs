@@ -27,6 +27,7 @@ use crate::log::say;
 use crate::root::Root;
 use crate::supervisord::xmlrpc::{self, Value};
 use crate::supervisord::{http, login_matches};
+use crate::sys;
 
 use self::answers::{Answer, Pending};
 use self::groups::Available;
@@ -182,12 +183,10 @@ fn send(client: &mut Client) -> bool {
 
 impl Supervisor<'_> {
     pub(super) fn accept_rpc(&mut self, socket: usize) {
-        use rustix::net::{SocketFlags, accept_with};
         let Some(listening) = self.rpc.sockets.get(socket) else {
             return;
         };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(fd) = accept_with(&listening.fd, flags) {
+        while let Some(fd) = sys::accept(listening.fd.as_fd()) {
             if self.rpc.clients.len() >= CLIENTS {
                 let silent = self
                     .rpc
