@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Ended, TestBox};
@@ -314,15 +314,7 @@ fn a_database_is_copied_while_it_holds_still_and_goes_on_before_anybody_reads() 
          echo thawed > ROOT/data/db/state; echo again >> ROOT/thawed",
     );
     let running = b.start().until(&b, "db ready");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_entrypoint"))
-        .arg("--root")
-        .arg(b.dir.path())
-        .arg("backup")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = b.spawn(&["backup"]);
     // Nobody reads a byte, and the database goes on.
     b.wait_for("/thawed");
     let mut out = Vec::new();
@@ -385,14 +377,7 @@ fn a_killed_backup_lets_the_database_go_on_and_the_next_one_removes_what_it_left
     let b = with_database("echo frozen; cat > /dev/null; echo again >> ROOT/thawed");
     let running = b.start().until(&b, "db ready");
     // Nobody reads: it waits.
-    let mut child = Command::new(env!("CARGO_BIN_EXE_entrypoint"))
-        .arg("--root")
-        .arg(b.dir.path())
-        .arg("backup")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = b.spawn(&["backup"]);
     b.wait_for("/thawed");
     b.run(&["backup", "-o", "/dev/null/x"])
         .exits(75)
@@ -764,18 +749,7 @@ fn a_restore_killed_anywhere_leaves_old_or_new_and_the_next_start_ends_it() {
     let (mut were_old, mut were_new) = (0, 0);
     for round in 0..40u32 {
         old(&target);
-        target.file(
-            "/usr/lib/tiffin/contract.json",
-            &target.contract.to_string(),
-        );
-        let mut child = Command::new(env!("CARGO_BIN_EXE_entrypoint"))
-            .arg("--root")
-            .arg(target.dir.path())
-            .args(["restore", file.to_str().unwrap(), "--overwrite"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = target.spawn(&["restore", file.to_str().unwrap(), "--overwrite"]);
         std::thread::sleep(whole * round / 40 + Duration::from_micros(u64::from(round) * 37 % 900));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -142,15 +142,18 @@ impl TestBox {
         Ended::of(self.command_as_is(words).output().unwrap())
     }
 
-    pub fn start(&self) -> Running {
-        let child = self
-            .command(&["start"])
+    /// Starts a verb; what it prints is the caller's to read.
+    pub fn spawn(&self, words: &[&str]) -> Child {
+        self.command(words)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    pub fn start(&self) -> Running {
         Running {
-            child: Some(child),
+            child: Some(self.spawn(&["start"])),
             root: self.dir.path().to_owned(),
         }
     }
