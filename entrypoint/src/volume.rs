@@ -366,7 +366,11 @@ pub fn directories(contract: &Contract, root: &Root) -> Result<()> {
 }
 
 /// A database that may not write says so late, and in words of its own.
-fn usable(root: &Root, path: &str) -> Result<()> {
+///
+/// # Errors
+///
+/// [`Code::CannotCreate`] when the directory is there and somebody else's.
+pub fn usable(root: &Root, path: &str) -> Result<()> {
     let full = root.path(path);
     if rustix::fs::access(&full, Access::WRITE_OK | Access::EXEC_OK) != Err(Errno::ACCESS) {
         return Ok(());

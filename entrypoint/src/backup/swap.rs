@@ -20,6 +20,7 @@ use super::place::{self, OWN, RESTORE};
 use super::{stage, tree};
 use crate::exit::{Code, Failure, Result};
 use crate::root::{Owned, Root};
+use crate::volume;
 
 const NEW: &CStr = c"new";
 const OLD: &CStr = c"old";
@@ -251,6 +252,8 @@ pub fn unfinished(contract: &Contract, root: &Root) -> Result<Option<Unfinished>
     let Some(first) = volumes.first() else {
         return Ok(None);
     };
+    // The first that a start reads on a volume: who owns it is what stands in the way.
+    volume::usable(root, &format!("{first}/.tiffin"))?;
     if let Some(text) = root.read(&journal_path(first))? {
         let journal: Journal = serde_json::from_str(&text).map_err(|error| {
             Failure::new(
