@@ -13,8 +13,8 @@ Each record is one line of JSON appended to $TIFFIN_EVENTS (bake::capture reads 
   service   a service, systemd or supervisorctl task that succeeded
   use       another task whose arguments come from variables
   left_out  a task that was delegated, or skipped by its `when`
-  hashed    a filter or module that hides a placeholder from the search for secrets
-  vaulted   a variable that is a secret (tiffin_vault.py)
+  hashed    a filter, lookup or module that hides a placeholder from the search for secrets
+  vaulted   a variable that is a secret (tiffin_vault.py, tiffin_lookups.py)
   play      the handlers of a play, at its end (tiffin_handlers.py)
   state     what later layers may ask for, at the end of a play (tiffin_carry.py)
 """
@@ -36,11 +36,12 @@ except ImportError:  # since ansible-core 2.19
 import tiffin_carry
 import tiffin_edits
 import tiffin_handlers
+import tiffin_lookups
 import tiffin_vault
 from tiffin_closure import Closure, environment_of, names_of
 from tiffin_edits import place_of, raw_item, when_of, with_raw_item
 from tiffin_handlers import SERVICE_MODULES
-from tiffin_records import placeholders, record
+from tiffin_records import hashed, placeholders, record
 
 # Expressions of the recipe (`when:`, `ready:`), whose variables the box needs too.
 EXPRESSIONS = json.loads(os.environ.get("TIFFIN_EXPRESSIONS", "[]"))
@@ -49,10 +50,6 @@ HASHES = {"password_hash", "hash", "sha1", "md5", "checksum", "to_uuid", "vault"
 HASHING_MODULES = {"htpasswd"}
 # They write nothing into the box.
 HARMLESS = {"debug", "assert", "fail", "set_fact", "include_vars", "setup", "stat", "meta", "pause", "add_host", "group_by"}
-
-# Filters of HASHES that saw a placeholder while the current task was templated.
-hashed = set()
-
 
 OPTIONS = (
     "newline_sequence block_start_string block_end_string variable_start_string "
@@ -97,12 +94,14 @@ class SpyTemplar:
         return SpyTemplar(self._spied.copy_with_new_env(**kwargs), self._seen, kwargs)
 
     def _render(self, function, text, *args, **kwargs):
+        since = len(tiffin_lookups.answers)
         result = function(text, *args, **kwargs)
         if self._options is not None and "text" not in self._seen:
             # Where the options stand depends on the version of ansible-core.
             options = dict(self._options, **(kwargs.get("overrides") or {}))
             self._seen.update(
-                text=str.__str__(text), result=str.__str__(result), templar=self._spied, options=options
+                text=str.__str__(text), result=str.__str__(result), templar=self._spied, options=options,
+                lookups=tiffin_lookups.answers[since:],
             )
         return result
 
@@ -130,6 +129,7 @@ def record_template(handler, raw, seen, result):
         closure.tree(environment.parse(body))
     except Exception as problem:
         closure.dynamic.add(str(problem))
+    lookups = tiffin_lookups.add(closure, seen["lookups"])
     # Since 2.19 templates keep types that they lost before; the box must know.
     if [int(part) for part in ansible_version.split(".")[:2]] >= [2, 19]:
         closure.name("ansible_version")
@@ -145,8 +145,9 @@ def record_template(handler, raw, seen, result):
         "body": body,
         "options": options,
         "result": seen["result"],
-        "variables": closure.encoded(),
+        "variables": dict(closure.encoded(), **lookups),
         "expressions": expressions.encoded(),
+        "bound": tiffin_lookups.bound(closure),
         "includes": closure.includes,
         "missing": sorted(closure.missing),
         "dynamic": sorted(closure.dynamic),
@@ -239,6 +240,7 @@ def watch_tasks():
         # Before Ansible replaces them by what they render to.
         self._tiffin_raw = dict(self._task.args)
         hashed.clear()
+        tiffin_lookups.clear()
         result = execute(self, *args, **kwargs)
         action = self._task.action.rpartition(".")[2]
         if result.get("skipped") and (action == "template" or action in tiffin_edits.MODULES):
@@ -297,6 +299,7 @@ if __name__ == "__main__":
     watch_tasks()
     watch_filters()
     tiffin_vault.install()
+    tiffin_lookups.install()
     tiffin_handlers.install(EXPRESSIONS)
     tiffin_carry.install()
     from ansible.cli.playbook import main

@@ -75,6 +75,8 @@ class Closure:
         self.dynamic = set()
         self.includes = {}
         self.texts = {}
+        # Names in the arguments of lookups.
+        self.asked = set()
 
     def is_fact(self, name):
         """Facts that are maps: kept by what a template names of them, where it names it."""
@@ -111,6 +113,10 @@ class Closure:
         for node in tree.find_all(nodes.Call):
             if isinstance(node.node, nodes.Name) and node.node.name in ("lookup", "query", "q"):
                 first = node.args[0] if node.args else None
+                asks = node.args + [keyword.value for keyword in node.kwargs]
+                self.asked.update(
+                    name.name for arg in asks for name in ([arg] if isinstance(arg, nodes.Name) else arg.find_all(nodes.Name))
+                )
                 if isinstance(first, nodes.Const) and first.value == "vars":
                     for arg in node.args[1:]:
                         if isinstance(arg, nodes.Const):

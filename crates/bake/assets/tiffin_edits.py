@@ -11,6 +11,7 @@ import re
 from ansible.template import Templar
 from jinja2 import nodes
 
+import tiffin_lookups
 from tiffin_closure import Closure, Unportable, attribute, encode, environment_of, names_of, rename
 from tiffin_records import record
 
@@ -37,12 +38,21 @@ def loop_names(task, variables):
     return names | {index} if index else names
 
 
+def sole(loop):
+    """`loop: "{{ ports }}"`, which is a list of that text since ansible-core 2.19."""
+    return loop[0] if isinstance(loop, list) and len(loop) == 1 and isinstance(loop[0], str) else loop
+
+
 def raw_item(task, templar, variables):
     """The loop's item as the playbook wrote it, before the loop rendered it: `None` when unknown."""
     name = variables.get("ansible_loop_var")
     if task.loop is None or not name or name not in variables:
         return None
-    item, raw, as_dict = variables[name], task.loop, task.loop_with == "dict"
+    found = item_of(task.loop, task.loop_with == "dict", variables[name], templar, variables)
+    return item_of(sole(task.loop), task.loop_with == "dict", variables[name], templar, variables) if found is None else found
+
+
+def item_of(raw, as_dict, item, templar, variables):
     for _ in range(5):
         if not isinstance(raw, str):
             break
@@ -114,7 +124,7 @@ def place_of(task, environment, variables, raw, values, item):
         loop = Closure(environment, variables)
         loop.value(task.loop)
         # Of a known item only the list that it is in is left to be named.
-        named = set(re.findall(r"\w+", task.loop)) if isinstance(task.loop, str) else set()
+        named = set(re.findall(r"\w+", sole(task.loop))) if isinstance(sole(task.loop), str) else set()
         names.update(name for name in loop.names() if item is None or name in named)
     return sorted(names - loop_names(task, variables))
 
@@ -172,6 +182,7 @@ def record_edit(handler, raw, variables, result):
         "validate": args.get("validate"),
         "no_log": bool(task.no_log),
     }
+    looked_up = list(tiffin_lookups.answers)
     templar = Templar(loader=handler._loader, variables=variables)
     item = raw_item(task, templar, variables)
     variables = with_raw_item(variables, item)
@@ -180,6 +191,7 @@ def record_edit(handler, raw, variables, result):
     closure = Closure(environment, variables)
     for key in keys if module in VALUES else raw:
         closure.value(raw[key])
+    lookups = tiffin_lookups.add(closure, looked_up)
     fixed = loop_names(task, variables)
     own = set(closure.names())
     # An item that was rendered before it could be seen: the variables behind it are lost.
@@ -187,8 +199,10 @@ def record_edit(handler, raw, variables, result):
     if own - fixed or any("{{" in str(variables.get(name)) for name in fixed) or names_of(environment, variables, loop):
         names = own_names(task, closure)
         found = closure.encoded()
+        found = {names.get(k, k): renamed(environment, v, names) for k, v in found.items()}
         event.update(
-            variables={names.get(k, k): renamed(environment, v, names) for k, v in found.items()},
+            variables=dict(found, **lookups),
+            bound=tiffin_lookups.bound(closure),
             missing=sorted(closure.missing),
             dynamic=sorted(closure.dynamic),
             place=place_of(task, environment, variables, raw, keys, item),

@@ -10,6 +10,9 @@ EVENTS = os.environ["TIFFIN_EVENTS"]
 PREFIX = "tiffin-placeholder-"
 PLACEHOLDER = re.compile(PREFIX + "[0-9a-f]{24}")
 
+# Placeholders that the current task gave to something that hides them, and to what.
+hashed = set()
+
 
 def record(event):
     line = (json.dumps(event) + "\n").encode()

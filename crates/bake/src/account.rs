@@ -78,6 +78,10 @@ pub fn account<'a>(
         let task = &template.task;
         let dest = &template.dest;
         note(
+            &template.bound,
+            &format!("what lookups answered for {dest}: a start refuses other values"),
+        );
+        note(
             &template.place,
             &format!("where task `{task}` writes {dest}"),
         );

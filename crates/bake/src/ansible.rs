@@ -22,7 +22,7 @@ use crate::{
 pub const HOST: &str = "box";
 
 /// What watches a play; the first is started, the others lie beside it.
-const LAUNCHER: [(&str, &str); 7] = [
+const LAUNCHER: [(&str, &str); 8] = [
     ("launcher.py", include_str!("../assets/launcher.py")),
     ("tiffin_carry.py", include_str!("../assets/tiffin_carry.py")),
     (
@@ -33,6 +33,10 @@ const LAUNCHER: [(&str, &str); 7] = [
     (
         "tiffin_handlers.py",
         include_str!("../assets/tiffin_handlers.py"),
+    ),
+    (
+        "tiffin_lookups.py",
+        include_str!("../assets/tiffin_lookups.py"),
     ),
     (
         "tiffin_records.py",
@@ -265,6 +269,10 @@ impl<'a> Ansible<'a> {
                 "TIFFIN_PUBLIC",
                 serde_json::to_string(&self.recipe.public).expect("strings are JSON"),
             ),
+            (
+                "TIFFIN_LOOKUPS",
+                Value::from(computed_lookups()).to_string(),
+            ),
         ];
         command.envs(own);
         if let Some(path) = run.carried {
@@ -317,6 +325,14 @@ impl<'a> Ansible<'a> {
             command: pasted,
         })
     }
+}
+
+/// Lookups that a start makes anew.
+fn computed_lookups() -> Vec<String> {
+    let all = jinja::supported().into_iter();
+    all.filter(|(kind, _)| *kind == "lookup")
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// The roles in what `--list-tasks` says; `None` where it does not say all.

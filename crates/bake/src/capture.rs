@@ -8,7 +8,7 @@ use std::{
 use contract::{Handler, Parity, Template, TemplateOptions, Value, Variables};
 use serde::{Deserialize, Serialize};
 
-use crate::edits;
+use crate::{edits, lookups};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -40,9 +40,16 @@ pub enum Event {
         #[serde(default)]
         dest: Option<String>,
     },
+    /// A variable that holds a secret, and the file that vaults or keeps it.
     Vaulted {
         variable: String,
         file: String,
+        /// The lookup whose answer it stands for.
+        #[serde(default)]
+        lookup: Option<String>,
+        /// How long a secret would do as well.
+        #[serde(default)]
+        generate: Option<u16>,
     },
     /// At the end of each play.
     Play {
@@ -78,6 +85,9 @@ pub struct TemplateEvent {
     /// Why the variables cannot be known before the template runs.
     #[serde(default)]
     pub dynamic: Vec<String>,
+    /// Variables in the arguments of lookups.
+    #[serde(default)]
+    pub bound: Vec<String>,
     /// Variables that decide where the task writes and how often.
     #[serde(default)]
     pub place: Vec<String>,
@@ -108,6 +118,7 @@ pub struct EditEvent {
     pub variables: Variables,
     pub missing: Vec<String>,
     pub dynamic: Vec<String>,
+    pub bound: Vec<String>,
     pub place: Vec<String>,
     pub when: Vec<String>,
     pub notify: Vec<String>,
@@ -256,21 +267,19 @@ fn hide_secrets(
     let open: BTreeSet<(String, String)> = templates
         .iter()
         .filter(|(event, template)| !event.no_log && template.parity == Parity::Identical)
-        .flat_map(|(event, _)| &event.variables)
-        .map(|(name, value)| (name.clone(), value.to_string()))
+        .flat_map(|(event, _)| said(&event.variables))
         .collect();
     for (event, template) in templates.iter_mut().filter(|(event, _)| event.no_log) {
-        let hidden: Vec<&str> = event
-            .variables
-            .iter()
-            .filter(|(name, value)| {
-                let name = name.as_str();
+        let hidden: BTreeSet<String> = said(&event.variables)
+            .filter(|said| {
+                let name = said.0.as_str();
                 let own = name != "item" && is_local(name) || name == "inventory_hostname";
                 let listed = known.contains(name) || public.iter().any(|p| p == name);
-                !(own || listed || open.contains(&(name.to_owned(), value.to_string())))
+                !(own || listed || open.contains(said))
             })
-            .map(|(name, _)| name.as_str())
+            .map(|(name, _)| name)
             .collect();
+        let hidden: Vec<String> = hidden.into_iter().collect();
         if !hidden.is_empty() {
             template.parity = Parity::Failed {
                 reason: format!(
@@ -286,6 +295,22 @@ fn hide_secrets(
     }
 }
 
+/// All that variables would tell: each with its value, and each answer of a lookup.
+fn said(variables: &Variables) -> impl Iterator<Item = (String, String)> {
+    let answers = lookups::of(variables)
+        .iter()
+        .filter(|kept| lookups::is_told(kept));
+    let answers = answers.map(|kept| {
+        let name = kept["name"].as_str().unwrap_or_default();
+        (format!("the lookup `{name}`"), kept.to_string())
+    });
+    variables
+        .iter()
+        .filter(|(name, _)| *name != jinja::FROZEN)
+        .map(|(name, value)| (name.clone(), value.to_string()))
+        .chain(answers)
+}
+
 /// Variables that all identical templates agree on; a template for which a name means
 /// something else carries its own. The first value seen of a name becomes the shared one.
 fn share(templates: &mut [(&TemplateEvent, Template)]) -> Variables {
@@ -297,7 +322,9 @@ fn share(templates: &mut [(&TemplateEvent, Template)]) -> Variables {
             continue;
         }
         for (name, value) in &event.variables {
-            if is_local(name) || shared.get(name).is_some_and(|same| same != value) {
+            if name == jinja::FROZEN {
+                lookups::share(value, &mut shared, &mut template.variables);
+            } else if is_local(name) || shared.get(name).is_some_and(|same| same != value) {
                 template.variables.insert(name.clone(), value.clone());
             } else {
                 shared.insert(name.clone(), value.clone());

@@ -13,7 +13,10 @@ use std::{
 
 use contract::{Value, Variables};
 
-use crate::capture::{EditEvent, Event, TemplateEvent};
+use crate::{
+    capture::{EditEvent, Event, TemplateEvent},
+    lookups,
+};
 
 pub const VALUE: &str = "tiffin_value_";
 
@@ -195,13 +198,21 @@ fn agree(variables: &mut Variables, edit: &EditEvent) -> Result<(), String> {
     let other = edit
         .variables
         .iter()
+        .filter(|(name, _)| *name != jinja::FROZEN)
         .find(|(name, value)| variables.get(*name).is_some_and(|known| known != *value));
     if let Some((name, _)) = other {
         return Err(format!(
             "`{name}` means something else in another task that writes the file"
         ));
     }
-    variables.extend(edit.variables.clone());
+    lookups::add(variables, lookups::of(&edit.variables)).map_err(|name| {
+        format!("the lookup `{name}` answered something else in another task that writes the file")
+    })?;
+    let others = edit
+        .variables
+        .iter()
+        .filter(|(name, _)| *name != jinja::FROZEN);
+    variables.extend(others.map(|(name, value)| (name.clone(), value.clone())));
     Ok(())
 }
 
@@ -387,6 +398,7 @@ fn template(
         includes: BTreeMap::new(),
         missing: all(|e| &e.missing),
         dynamic: all(|e| &e.dynamic),
+        bound: all(|e| &e.bound),
         place: all(|e| &e.place),
         when: all(|e| &e.when),
         notify: all(|e| &e.notify),

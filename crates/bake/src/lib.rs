@@ -18,6 +18,7 @@ mod host;
 mod inputs;
 pub mod interrupt;
 mod keys;
+mod lookups;
 pub mod sandbox;
 mod secrets;
 mod steps;

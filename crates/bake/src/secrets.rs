@@ -77,7 +77,13 @@ pub fn with_vaulted<'a>(
 ) -> Result<Recipe> {
     let mut recipe = recipe.clone();
     for event in events {
-        let Event::Vaulted { variable, file } = event else {
+        let Event::Vaulted {
+            variable,
+            file,
+            lookup,
+            generate,
+        } = event
+        else {
             continue;
         };
         let declared = recipe
@@ -95,7 +101,12 @@ pub fn with_vaulted<'a>(
         let name = variable.to_uppercase();
         let wrong = |reason: &str| Error::Setting {
             setting: name.clone(),
-            reason: format!("{file} vaults the variable `{variable}`, and {reason}"),
+            reason: match lookup {
+                None => format!("{file} vaults the variable `{variable}`, and {reason}"),
+                Some(lookup) => {
+                    format!("the lookup `{lookup}` of {file} answers a secret, and {reason}")
+                }
+            },
         };
         if recipe.settings.contains_key(&name) {
             return Err(wrong(
@@ -107,16 +118,26 @@ pub fn with_vaulted<'a>(
                 "that cannot be a setting's name: give the recipe a setting for it",
             ));
         }
-        recipe.settings.insert(name, vaulted(variable));
+        let help = match lookup {
+            None => "A secret of the playbooks' vault.".to_owned(),
+            Some(lookup) => format!("A secret of the playbooks' lookup `{lookup}` of {file}."),
+        };
+        let setting = Setting {
+            help,
+            required: generate.is_none(),
+            generate: *generate,
+            ..secret(variable)
+        };
+        recipe.settings.insert(name, setting);
     }
     Ok(recipe)
 }
 
-fn vaulted(variable: &str) -> Setting {
+fn secret(variable: &str) -> Setting {
     Setting {
         variable: variable.to_owned(),
         kind: Kind::Secret,
-        required: true,
+        required: false,
         required_if: None,
         conflicts: Vec::new(),
         deprecated: Vec::new(),
@@ -127,7 +148,7 @@ fn vaulted(variable: &str) -> Setting {
         max: None,
         pattern: None,
         default: None,
-        help: "A secret of the playbooks' vault.".into(),
+        help: String::new(),
         example: None,
         section: None,
         files: Vec::new(),

@@ -3,7 +3,9 @@
 use crate::{filters, lookups, methods, runtime, tests};
 
 const SECRET: &str = "makes or reads secrets, which no contract may hold; use a setting";
-const MACHINE: &str = "reads the machine that runs Ansible; the build's answer is kept";
+const MACHINE: &str = "reads the machine that runs Ansible; the file stays as it was built";
+const KEPT: &str = "answers as while building, to the same arguments";
+const VAULTED: &str = "answers as while building; of a vaulted file, a setting";
 
 /// Names that Ansible or Jinja have and the crate has not, with the reason.
 const MISSING: &[(&str, &str, &str)] = &[
@@ -17,28 +19,28 @@ const MISSING: &[(&str, &str, &str)] = &[
     ("filter", "urlize", "makes HTML links"),
     ("filter", "vault", SECRET),
     ("function", "lipsum", "random text"),
-    ("lookup", "config", MACHINE),
-    ("lookup", "csvfile", MACHINE),
-    ("lookup", "env", MACHINE),
-    ("lookup", "file", MACHINE),
-    ("lookup", "fileglob", MACHINE),
-    ("lookup", "first_found", MACHINE),
-    ("lookup", "ini", MACHINE),
-    (
-        "lookup",
-        "inventory_hostnames",
-        "a box is one host; the build's answer is kept",
-    ),
-    ("lookup", "lines", MACHINE),
-    ("lookup", "pipe", MACHINE),
-    (
-        "lookup",
-        "random_choice",
-        "another result at every start; the build's answer is kept",
-    ),
-    ("lookup", "unvault", SECRET),
-    ("lookup", "url", MACHINE),
     ("test", "vaulted_file", SECRET),
+];
+
+/// Lookups of Ansible's own that read the machine that runs it: those of collections are
+/// kept alike.
+const RECORDED: &[(&str, &str)] = &[
+    ("config", KEPT),
+    ("csvfile", KEPT),
+    (
+        "env",
+        "answers as while building; a name that tells of a secret is not kept",
+    ),
+    ("file", VAULTED),
+    ("fileglob", KEPT),
+    ("first_found", KEPT),
+    ("ini", KEPT),
+    ("inventory_hostnames", KEPT),
+    ("lines", KEPT),
+    ("pipe", KEPT),
+    ("random_choice", KEPT),
+    ("unvault", VAULTED),
+    ("url", KEPT),
 ];
 
 /// Limits of what is supported.
@@ -80,7 +82,11 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("function", "lookup", "see the lookups"),
     ("function", "now", "UTC; the time of the start"),
     ("function", "query", "see the lookups"),
-    ("lookup", "password", "`/dev/null` with `seed`"),
+    (
+        "lookup",
+        "password",
+        "a generated setting; of `/dev/null`, with `seed` only",
+    ),
     ("lookup", "subelements", "one key"),
     ("lookup", "template", "of captured templates"),
     ("test", "directory", "looks at the box"),
@@ -142,6 +148,11 @@ pub fn table() -> String {
             .collect();
         let missing = MISSING.iter().filter(|(other, _, _)| *other == kind);
         rows.extend(missing.map(|(_, name, _)| ((*name).to_owned(), false)));
+        let mut recorded: &[(&str, &str)] = &[];
+        if kind == "lookup" {
+            recorded = RECORDED;
+        }
+        rows.extend(recorded.iter().map(|(name, _)| ((*name).to_owned(), true)));
         rows.sort();
         rows.dedup();
         out.push_str(&format!(
@@ -149,7 +160,11 @@ pub fn table() -> String {
         ));
         for (name, supported) in rows {
             let notes = if supported { NOTES } else { MISSING };
-            let note = note(notes, kind, &name).unwrap_or_default();
+            let kept = recorded.iter().find(|(other, _)| *other == name);
+            let note = kept.map(|(_, note)| *note);
+            let note = note
+                .or_else(|| self::note(notes, kind, &name))
+                .unwrap_or_default();
             let answer = if supported { "yes" } else { "no" };
             out.push_str(&format!("| `{name}` | {answer} | {note} |\n"));
         }

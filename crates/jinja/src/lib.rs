@@ -14,6 +14,7 @@ mod dialect;
 mod fault;
 mod filters;
 mod format;
+mod frozen;
 mod lookups;
 mod methods;
 mod operators;
@@ -149,3 +150,4 @@ pub fn render_text(text: &str, scope: &Scope) -> Result<String, Error> {
 }
 
 pub use catalogue::{supported, table};
+pub use frozen::FROZEN;

@@ -2,7 +2,7 @@
 //!
 //! Those that only compute are computed. All others (`file`, `env`, `pipe`, `url`, …) would
 //! mean something else in the box: another environment, other files, other commands. They
-//! answer what they answered while building ([`FROZEN`]), or fail. Rejected: reading the box's
+//! answer what they answered to the same arguments while building ([`frozen`]), or fail. Rejected: reading the box's
 //! environment or files, since a template proven identical at the build would then silently
 //! change at the start; running commands; making passwords, for which there are settings.
 
@@ -10,20 +10,15 @@ use std::sync::Arc;
 
 use contract::{TemplateOptions, Variables};
 use minijinja::value::{Value, ValueKind};
-use serde_json::Value as Json;
 
 use crate::dialect::Backslashes;
 use crate::fault::{self, Result};
 use crate::filters::{data, random};
+use crate::frozen::{self, Frozen};
 use crate::runtime::Call;
 use crate::session::Session;
 use crate::value::{self, View, view};
 use crate::{budget, format, python};
-
-/// The raw variable in which the builder keeps what lookups returned: a list of
-/// `{"name", "terms", "options", "result"}`, the result being the plugin's list. No
-/// expression can name it.
-pub const FROZEN: &str = "(lookups)";
 
 type Lookup = fn(&mut Lookups) -> Result<Vec<Value>>;
 
@@ -180,17 +175,30 @@ pub fn call(call: &mut Call, want_list: bool) -> Result<Value> {
         || options
             .iter()
             .any(|(key, value)| key == "wantlist" && value.is_true());
+    let lenient = options
+        .iter()
+        .any(|(key, value)| key == "errors" && matches!(value.as_str(), Some("ignore" | "warn")));
     options.retain(|(key, _)| !matches!(key.as_str(), "wantlist" | "allow_unsafe" | "errors"));
     let mut it = Lookups {
         session: call.session.clone(),
         terms,
         options,
     };
-    let mut found = match frozen(&name, &it) {
-        Some(found) => found,
-        None => match LOOKUPS.iter().find(|(other, _)| *other == name) {
-            Some((_, lookup)) => lookup(&mut it)?,
-            None => {
+    let mut found = match frozen::answer(&name, &it.terms, &it.options, &it.session)? {
+        Frozen::Answer(found) => found,
+        Frozen::Failed if lenient && want_list => return Ok(value::list(Vec::new())),
+        Frozen::Failed if lenient => return Ok(Value::from(())),
+        Frozen::Failed => {
+            return fault::fail(format!("the lookup `{full_name}` failed while building"));
+        }
+        other => match (LOOKUPS.iter().find(|(known, _)| *known == name), other) {
+            (Some((_, lookup)), _) => lookup(&mut it)?,
+            (None, Frozen::Otherwise) => {
+                return fault::fail(format!(
+                    "the lookup `{full_name}` was made with other arguments while building, and the box cannot make it with these; leave the settings behind them as they were, or give its result to a variable, and make that a setting"
+                ));
+            }
+            (None, _) => {
                 return fault::fail(format!(
                     "the lookup `{full_name}` was not made like this while building, and the box cannot make it; give its result to a variable, and make that a setting"
                 ));
@@ -215,39 +223,6 @@ pub fn call(call: &mut Call, want_list: bool) -> Result<Value> {
     } else {
         value::list(found)
     })
-}
-
-fn frozen(name: &str, it: &Lookups) -> Option<Vec<Value>> {
-    let Json::Array(all) = it.session.raw(FROZEN)?.0 else {
-        return None;
-    };
-    let json = |values: &[Value]| -> Option<Json> {
-        values
-            .iter()
-            .map(value::to_json)
-            .collect::<Option<Vec<_>>>()
-            .map(Json::Array)
-    };
-    let terms = json(&it.terms)?;
-    let options: Option<serde_json::Map<String, Json>> = it
-        .options
-        .iter()
-        .map(|(key, value)| Some((key.clone(), value::to_json(value)?)))
-        .collect();
-    let options = Json::Object(options?);
-    let entry = all.iter().find(|entry| {
-        entry.get("name").and_then(Json::as_str) == Some(name)
-            && entry.get("terms") == Some(&terms)
-            && entry
-                .get("options")
-                .map_or(options == Json::Object(Default::default()), |given| {
-                    *given == options
-                })
-    })?;
-    match entry.get("result") {
-        Some(Json::Array(items)) => Some(items.iter().map(value::from_json).collect()),
-        _ => None,
-    }
 }
 
 /// Terms with the lists among them opened, as `LookupBase._flatten` does.

@@ -11,6 +11,7 @@ use contract::{Template, TemplateOptions, Value, Variables};
 
 use crate::dialect::lexer::{self, Kind};
 use crate::dialect::token::{self, Spanned, Token};
+use crate::frozen::FROZEN;
 use crate::{runtime, value};
 
 /// Words of the grammar.
@@ -131,7 +132,8 @@ pub fn closure(names: Names, maps: &[&Variables]) -> Reach {
             let known: BTreeSet<String> =
                 indirect.into_iter().filter(|n| get(n).is_some()).collect();
             if known.is_empty() {
-                found.extend(maps.iter().flat_map(|map| map.keys().cloned()));
+                let all = maps.iter().flat_map(|map| map.keys());
+                found.extend(all.filter(|name| *name != FROZEN).cloned());
             } else {
                 found.extend(known);
             }
@@ -154,6 +156,14 @@ pub fn template(template: &Template, shared: &Variables) -> Reach {
     let mut names = text(&template.body, &template.options);
     for included in template.includes.values() {
         names.merge(text(included, &template.options));
+    }
+    // What stands for a lookup's answer.
+    if let Some(Value::Array(kept)) = template.variables.get(FROZEN) {
+        let variables = kept
+            .iter()
+            .filter_map(|entry| entry.get("variables")?.as_array());
+        let variables = variables.flatten().filter_map(Value::as_str);
+        names.direct.extend(variables.map(str::to_owned));
     }
     closure(names, &[&template.variables, shared])
 }

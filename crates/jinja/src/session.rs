@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use crate::budget;
 use crate::dialect::{self, Backslashes, Malformed, Rewritten};
 use crate::fault::{self, Cause, Result};
+use crate::frozen::FROZEN;
 use crate::python;
 use crate::runtime;
 use crate::value;
@@ -211,7 +212,7 @@ impl Session {
         let mut names: Vec<String> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for map in self.raw.iter().rev().chain([&self.settings]) {
-            for name in map.keys() {
+            for name in map.keys().filter(|name| *name != FROZEN) {
                 if seen.insert(name.clone()) {
                     names.push(name.clone());
                 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     build::Small,
-    harness::{must, must_fail, output},
+    harness::{must, must_fail, output, with_current_ansible},
 };
 
 const PLAY: &str = r#"
@@ -115,8 +115,23 @@ fn rendered(contract: &Contract, dest: &str, settings: serde_json::Value) -> Str
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn every_form_of_task_that_writes_a_file_is_captured_or_named() {
+    every_form(|_| true);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn every_form_of_task_is_captured_by_a_current_ansible_too() {
+    every_form(with_current_ansible);
+}
+
+/// `prepare` says whether the build's Ansible is there.
+fn every_form(prepare: impl Fn(&mut Command) -> bool) {
     let small = small();
-    let out = output(&mut small.build());
+    let mut build = small.build();
+    if !prepare(&mut build) {
+        return;
+    }
+    let out = output(&mut build);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
     let contract = small.contract();

@@ -37,6 +37,26 @@ pub fn tiffin() -> PathBuf {
     variable("TIFFIN_TEST_PROGRAM").into()
 }
 
+/// Puts a current ansible-core first on a build's PATH, with the collections of Debian's
+/// package; answers `false` where `ci/setup test` has not installed it.
+pub fn with_current_ansible(command: &mut Command) -> bool {
+    let bin = Path::new(&variable("TIFFIN_TEST_TOOLS")).join("ansible-core/bin");
+    if !bin.join("ansible-playbook").exists() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must have a current ansible-core: ci/setup test installs it"
+        );
+        eprintln!("skipped: no current ansible-core is installed");
+        return false;
+    }
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::iter::once(bin).chain(std::env::split_paths(&old));
+    command
+        .env("PATH", std::env::join_paths(path).unwrap())
+        .env("ANSIBLE_COLLECTIONS_PATH", "/usr/lib/python3/dist-packages");
+    true
+}
+
 pub fn output(command: &mut Command) -> Output {
     command
         .output()

@@ -10,6 +10,7 @@ mod changes;
 mod customer;
 mod harness;
 mod hostile;
+mod lookups;
 mod manifest;
 mod operator;
 mod progress;
