@@ -180,6 +180,9 @@ fn public_tools_open_a_backup_and_check_its_sums() {
 #[test]
 fn no_flipped_byte_and_no_cut_goes_unnoticed_and_nothing_is_touched() {
     let b = with_data();
+    // Where a flipped bit breaks the compression itself.
+    let lines = (0..30_000_u64).map(|n| format!("{:x}\n", n.wrapping_mul(2_654_435_761) % 99_991));
+    b.file("/data/db/lines", &lines.collect::<String>());
     let good = fs::read(archive(&b)).unwrap();
     let target = empty();
     target.file("/data/db/mine", "stays");

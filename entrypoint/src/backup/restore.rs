@@ -253,9 +253,12 @@ impl Sink for Unpack<'_> {
                 "`{}` is in no directory that came before it",
                 path.display()
             )),
-            _ if matches!(
+            // The decoder's errors; the kernel's have a number.
+            None if matches!(
                 error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::InvalidInput
             ) =>
             {
                 damaged(format!("it ends or breaks within `{}`", path.display()))

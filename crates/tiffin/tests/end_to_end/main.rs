@@ -4,6 +4,7 @@
 //! shares it. Containers and volumes are a test's own and end with it.
 
 mod archive;
+mod backup;
 mod build;
 mod capture;
 mod changes;
