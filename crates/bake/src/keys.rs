@@ -133,7 +133,6 @@ impl Inputs {
                 looked_at.push(copy.from.clone());
             }
         }
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let written = inputs::Written {
             output: &real(options.output),
             name: recipe.name.rsplit('/').next().unwrap_or(&recipe.name),
@@ -215,6 +214,11 @@ fn chosen(recipe: &Recipe) -> String {
     format!("{:?} {inventory:?}", below(&recipe.playbook))
 }
 
+/// Without `..`: `stack/../playbooks` does not lie in `stack`.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
 /// The directories whose files a playbook may read, none inside another.
 fn directories(recipe: &Recipe) -> Vec<PathBuf> {
     let files = [
@@ -227,9 +231,9 @@ fn directories(recipe: &Recipe) -> Vec<PathBuf> {
         .flatten()
         .filter_map(|p| {
             if p.is_dir() {
-                Some(p.clone())
+                Some(real(p))
             } else {
-                p.parent().map(Path::to_owned)
+                p.parent().map(real)
             }
         })
         .collect();
@@ -253,11 +257,7 @@ fn with_recipes(dir: &Path, without: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 }
 
 fn roles_dir(recipe: &Recipe) -> PathBuf {
-    recipe
-        .playbook
-        .parent()
-        .unwrap_or(Path::new("/"))
-        .join("roles")
+    real(recipe.playbook.parent().unwrap_or(Path::new("/"))).join("roles")
 }
 
 /// What roles without a task in a layer cannot have brought into it. Their defaults,
@@ -377,4 +377,27 @@ fn commit_date(dirs: &[PathBuf], without: &BTreeSet<PathBuf>) -> Option<u64> {
         newest = newest.max(date);
     }
     newest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_playbook_beside_the_recipes_directory_is_input() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        for path in ["stack/tiffin.yaml", "playbooks/site.yml"] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let text = "name: acme/box\nplaybook: ../playbooks/site.yml\nlayers: [{name: all}]\n";
+        let recipe = recipe::parse(text, &root.join("stack/tiffin.yaml")).unwrap();
+        assert_eq!(
+            directories(&recipe),
+            [root.join("playbooks"), root.join("stack")]
+        );
+        assert_eq!(roles_dir(&recipe), root.join("playbooks/roles"));
+    }
 }
