@@ -299,7 +299,8 @@ fn what_is_no_backup_or_damaged_is_refused_and_touches_nothing() {
         &target,
         "mkdir /data/mongodb && echo mine > /data/mongodb/file",
     );
-    let list = "cd /data && find . -path ./.tiffin -prune -o -printf '%p %T@ %m %s\\n' | sort";
+    let list =
+        "cd /data && find . -mindepth 1 -path ./.tiffin -prune -o -printf '%p %T@ %m %s\\n' | sort";
     let before = shell(&target, list);
     let bad = folder.path().join("bad");
     let mut flipped = good.clone();
