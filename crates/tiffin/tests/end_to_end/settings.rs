@@ -180,6 +180,95 @@ fn passwords_change_with_the_settings() {
     }
 }
 
+/// A mail server that wants the password of a file and says what it was given: `right` or
+/// `wrong`, and `mail` for each that it took.
+const SMTP: &str = r#"
+import base64, socketserver
+
+class Session(socketserver.StreamRequestHandler):
+    def say(self, text):
+        self.wfile.write((text + "\r\n").encode())
+
+    def handle(self):
+        self.say("220 smtp")
+        trusted = False
+        for line in self.rfile:
+            words = line.decode().split() or [""]
+            verb = words[0].upper()
+            if verb == "EHLO":
+                self.say("250-smtp")
+                self.say("250 AUTH PLAIN")
+            elif verb == "AUTH":
+                _, user, password = base64.b64decode(words[2]).decode().split("\0")
+                trusted = user == "box" and password == open("/tmp/password").read().strip()
+                print("right" if trusted else "wrong", flush=True)
+                self.say("235 welcome" if trusted else "535 no")
+            elif verb == "MAIL" and not trusted:
+                self.say("530 who are you")
+            elif verb == "DATA":
+                self.say("354 go on")
+                while self.rfile.readline().strip() != b".":
+                    pass
+                print("mail", flush=True)
+                self.say("250 taken")
+            elif verb == "QUIT":
+                self.say("221 bye")
+                return
+            else:
+                self.say("250 fine")
+
+socketserver.ThreadingTCPServer(("0.0.0.0", 2525), Session).serve_forever()
+"#;
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn the_password_of_the_mail_server_changes_with_a_reload() {
+    let network = Network::new();
+    let server = Container {
+        name: unique("smtp"),
+    };
+    let net = ["--network", network.name.as_str()];
+    let mut command = docker(&["run", "-d", "--name", &server.name]);
+    command.args(net).args(["--entrypoint", "/bin/sh"]);
+    let start = "echo first-mail > /tmp/password && exec python3 -c \"$0\"";
+    must(command.arg(image()).args(["-c", start, SMTP]));
+
+    let volume = Volume::new();
+    let mount = volume.flag();
+    let settings = |password: &str| {
+        format!(
+            "umask 077; printf 'MAIL_USERNAME=box\\nMAIL_SERVER={}\\nMAIL_PORT=2525\\nMAIL_PASSWORD={password}\\n' > /data/settings.env",
+            server.name
+        )
+    };
+    let mut write = docker(&["run", "--rm", "-v", &mount, "--entrypoint", "/bin/sh"]);
+    must(write.arg(image()).args(["-c", &settings("first-mail")]));
+    let container = Container::run(&["-v", &mount, net[0], net[1]]);
+    let mails = |count: usize| {
+        let all = || server.logs().lines().filter(|l| *l == "mail").count();
+        assert!(
+            within(Duration::from_secs(60), || all() == count),
+            "{}\n{}",
+            server.logs(),
+            container.logs()
+        );
+    };
+    container.round_trip_with_mail("auditor@bank.test");
+    mails(1);
+
+    must(&mut server.exec(&["sh", "-c", "echo second-mail > /tmp/password"]));
+    must(&mut container.exec(&["sh", "-c", &settings("second-mail")]));
+    let told = must(&mut container.exec(&["tiffin", "reload"]));
+    let shown = ["first-mail", "second-mail"]
+        .iter()
+        .any(|password| told.contains(password));
+    assert!(!shown, "{told}");
+    container.until_healthy();
+    container.round_trip_with_mail("auditor@bank.test");
+    mails(2);
+    assert!(!server.logs().contains("wrong"), "{}", server.logs());
+}
+
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn the_env_file_of_the_volume_is_read_and_what_is_lost_is_not_made_anew() {
