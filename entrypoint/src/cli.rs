@@ -27,6 +27,9 @@ pub enum Verb {
     Status {
         json: bool,
     },
+    Certificates {
+        json: bool,
+    },
     Logs {
         name: Option<String>,
         follow: bool,
@@ -83,6 +86,7 @@ docker run --rm -v data:/data IMAGE rollback [VERSION]  put back the data that a
 docker run -it IMAGE COMMAND…        any other command, with the configuration rendered
 
 docker exec BOX tiffin status        the services and how they are; --json
+docker exec BOX tiffin certificates  those that its servers use, and when they end; --json
 docker exec BOX tiffin logs [NAME]   their last lines; -f follows
 docker exec BOX tiffin start NAME    likewise stop NAME, restart NAME
 docker exec BOX tiffin reload        read the settings again, restart what changes;
@@ -216,6 +220,8 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("reload", [name]) if !name.starts_with('-') => Verb::ReloadService((*name).to_owned()),
         ("status", []) => Verb::Status { json: false },
         ("status", ["--json"]) => Verb::Status { json: true },
+        ("certificates", []) => Verb::Certificates { json: false },
+        ("certificates", ["--json"]) => Verb::Certificates { json: true },
         ("logs", []) => Verb::Logs {
             name: None,
             follow: false,
@@ -249,8 +255,8 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("probe", rest) => Verb::Probe(rest.iter().map(|word| (*word).to_owned()).collect()),
         (
             "start" | "stop" | "restart" | "reload" | "explain" | "help" | "settings" | "check"
-            | "status" | "logs" | "health" | "version" | "preflight" | "support-bundle"
-            | "status-page",
+            | "status" | "certificates" | "logs" | "health" | "version" | "preflight"
+            | "support-bundle" | "status-page",
             _,
         ) => return Err(usage()),
         (option, _) if option.starts_with('-') => return Err(usage()),

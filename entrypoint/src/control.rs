@@ -24,6 +24,8 @@ pub enum Request {
     Health {
         question: Question,
     },
+    /// Those that the box's servers use.
+    Certificates,
     Logs {
         name: Option<String>,
         /// Then all lines to come, as they are, after [`Reply::Follows`].
@@ -74,6 +76,7 @@ pub enum Reply {
     /// Bytes follow, until the box ends.
     Follows,
     Services(Vec<Status>),
+    Certificates(Vec<crate::certificates::Told>),
     Health {
         yes: bool,
         reason: String,

@@ -170,6 +170,19 @@ fn uses(
     setting: Option<&str>,
 ) -> Vec<Use> {
     let mut out = Vec::new();
+    let bundle = contract.ca_bundle.as_ref();
+    if let Some(bundle) = bundle.filter(|bundle| setting == Some(bundle.setting.as_str())) {
+        let is_meant = |service: &&&Service| {
+            let named = |name: &String| plan::is_called(service, name);
+            bundle.services.is_empty() || bundle.services.iter().any(named)
+        };
+        out.extend(services.iter().filter(is_meant).map(|service| Use {
+            service: service.name.clone(),
+            what: "ca_bundle",
+            expression: String::new(),
+            via: vec![variable.to_owned()],
+        }));
+    }
     for (name, wanted) in &contract.services {
         let own: Vec<&str> = services
             .iter()

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod backup;
+mod ca_bundle;
+mod certificates;
 mod cgroup;
 mod cli;
 mod control;
@@ -121,7 +123,14 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
             let text = manifest::manifest(&contract()?, &root, environment, &wanted)?;
             Ok(print(&text))
         }
-        Verb::Status { json } => ask(&root, &Request::Status { measure: true }, json),
+        Verb::Status { json } => {
+            let code = ask(&root, &Request::Status { measure: true }, json)?;
+            match json {
+                true => Ok(code),
+                false => ask(&root, &Request::Certificates, false),
+            }
+        }
+        Verb::Certificates { json } => ask(&root, &Request::Certificates, json),
         Verb::Logs { name, follow: true } => follow(&root, name),
         Verb::Logs { name, follow } => ask(&root, &Request::Logs { name, follow }, false),
         Verb::StartService(name) => ask(&root, &Request::Start { name }, false),
@@ -148,6 +157,18 @@ fn ask(root: &Root, request: &Request, json: bool) -> Result<Code> {
                 .collect::<String>(),
         ),
         Reply::Services(services) if json => print(&format!("{:#}\n", serde_json::json!(services))),
+        Reply::Certificates(all) if json => print(&format!("{:#}\n", serde_json::json!(all))),
+        Reply::Certificates(all) => {
+            let lines = all.iter().map(|one| {
+                format!(
+                    "certificate {}: {}\n  SHA-256 {}\n",
+                    one.name,
+                    one.line(),
+                    one.fingerprint
+                )
+            });
+            print(&lines.collect::<String>())
+        }
         Reply::Services(services) => print(&control::table(&services)),
         Reply::Health { yes, reason } => {
             print(&format!("{reason}\n"));

@@ -123,6 +123,7 @@ pub fn plan(
             }
         }
     }
+    crate::ca_bundle::point(contract, engine, root, &mut plan.services)?;
     plan.daemon = daemon;
     Ok(plan)
 }

@@ -94,10 +94,33 @@ pub fn check(contract: &Contract) -> Result<(), String> {
             format!("`{}` is left out of backups: {reason}", path.escape_debug())
         })?;
     }
+    for (name, certificate) in &contract.certificates {
+        let (public, private) = (&certificate.certificate, &certificate.key);
+        if name.is_empty() || !name.bytes().all(word) {
+            return Err(format!("`{}` is no name of a file", name.escape_debug()));
+        }
+        of_kind(contract, public, Kind::Certificate)?;
+        of_kind(contract, private, Kind::Key)?;
+    }
+    if let Some(bundle) = &contract.ca_bundle {
+        of_kind(contract, &bundle.setting, Kind::Certificate)?;
+    }
     if contract.ports.contains(&0) {
         return Err("0 is no port".to_owned());
     }
     Ok(())
+}
+
+fn of_kind(contract: &Contract, name: &str, kind: Kind) -> Result<(), String> {
+    match contract.settings.get(name) {
+        Some(setting) if setting.kind == kind => Ok(()),
+        Some(_) => Err(format!(
+            "the setting `{name}` is of another type than its use"
+        )),
+        None => Err(format!(
+            "there is no setting `{name}`, and something uses it"
+        )),
+    }
 }
 
 fn setting_is_sound(contract: &Contract, name: &str, setting: &Setting) -> Result<(), String> {

@@ -14,7 +14,8 @@ use crate::supervise::{Loaded, Supervisor};
 use crate::upgrade::{self, Decision, Upgrade};
 use crate::volume::{self, Lock, State};
 use crate::{
-    accounts, backup, databases, explain, facts, plan, preflight, render as files, runtime, sys,
+    accounts, backup, ca_bundle, certificates, databases, explain, facts, plan, preflight,
+    render as files, runtime, sys,
 };
 
 pub fn contract(root: &Root) -> Result<Contract> {
@@ -144,6 +145,8 @@ fn run(
     let secrets = files::secrets(contract, &variables, &state.kept()?.values);
     let engine = Engine::new(contract, &variables);
     let count = files::write(contract, &engine, root, &secrets)?;
+    ca_bundle::write(contract, &engine, root)?;
+    certificates::announce(&resolved.certificates);
     let given = resolved.given().count();
     say(&format!(
         "{} {}: {given} {} given, {} of {} files changed",
@@ -170,6 +173,7 @@ fn run(
         contract,
         variables: variables.clone(),
         secrets,
+        certificates: resolved.certificates,
     };
     Ok(supervisor.reloadable(loaded).upgrading(upgrade).run())
 }
@@ -205,7 +209,7 @@ pub fn command(
         let state = State::new(contract, root);
         finish_restore(contract, root, &state)?;
         let mut resolved = resolve(contract, &state, environment)?;
-        if !resolved.to_generate.is_empty() {
+        if !resolved.to_generate.is_empty() || !resolved.to_make.is_empty() {
             let _lock = state.lock(&words.join(" "))?;
             generate(contract, &state, &mut resolved)?;
         }
@@ -439,6 +443,7 @@ pub fn resolve(
         kept: &kept.values,
         lost: kept.lost.as_deref(),
         given: &kept.given,
+        directory: Some(state.directory()),
     };
     settings::resolve(contract, &sources).map_err(|problems| {
         Failure::new(Code::Config, settings::report(&problems))
@@ -456,6 +461,7 @@ pub fn generate(contract: &Contract, state: &State<'_>, resolved: &mut Resolved)
         }
         resolved.to_generate.clear();
     }
+    certificates::generate(contract, state, resolved)?;
     let could_be = |name: &&String| {
         contract
             .settings

@@ -210,6 +210,8 @@ pub fn finish(
         needs: recipe.needs.clone(),
         support: recipe.support.clone(),
         backup: recipe.backup.clone(),
+        certificates: recipe.certificates.clone(),
+        ca_bundle: recipe.ca_bundle.clone(),
     };
     let written: Vec<TemplateEvent> = written.into_iter().map(|w| w.event).collect();
     let account = account::account(&contract, &written, fixed, events());
@@ -287,7 +289,11 @@ fn reach(
     let stays = fixed.iter().filter(|f| f.names.contains(&setting.variable));
     lost.extend(stays.map(|f| format!("{} (task `{}`: {})", f.dest, f.task, f.reason)));
     setting.files.sort();
-    if !setting.files.is_empty() || in_recipe.contains_key(&setting.variable) {
+    let is_bundle = |bundle: &contract::CaBundle| bundle.setting == name;
+    if !setting.files.is_empty()
+        || in_recipe.contains_key(&setting.variable)
+        || recipe.ca_bundle.as_ref().is_some_and(is_bundle)
+    {
         return Ok(());
     }
     let reason = if lost.is_empty() {

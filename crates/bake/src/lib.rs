@@ -273,6 +273,11 @@ fn expressions(recipe: &Recipe) -> Vec<String> {
             );
         }
     }
+    for certificate in recipe.certificates.values() {
+        let when = certificate.when.iter();
+        out.extend(when.map(|when| format!("{{{{ {when} }}}}")));
+        out.extend(certificate.names.clone());
+    }
     out
 }
 

@@ -86,6 +86,38 @@ pub struct Contract {
     pub support: BTreeMap<String, Vec<String>>,
     #[serde(default, skip_serializing_if = "Backup::is_default")]
     pub backup: Backup,
+    /// Certificates of the box's own servers, by a name of `[a-z0-9-]+`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<String, ServerCertificate>,
+    /// Whom services trust besides the public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<CaBundle>,
+}
+
+/// A certificate with its key, which an operator gives, or the box makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerCertificate {
+    /// A setting of [`Kind::Certificate`].
+    pub certificate: String,
+    /// A setting of [`Kind::Key`].
+    pub key: String,
+    /// A Jinja expression over the variables; the two are not looked at while it is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Text with Jinja expressions: the server's names, separated by spaces or commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaBundle {
+    /// A setting of [`Kind::Certificate`].
+    pub setting: String,
+    /// Those that call others; all when none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
 }
 
 /// What the recipe says about backups of the volumes.

@@ -6,6 +6,7 @@
 //! directory. The only files touched are the recipe itself and, for their existence,
 //! those that it names.
 
+mod certificates;
 mod error;
 mod field;
 mod needs;
@@ -81,6 +82,9 @@ pub struct Recipe {
     /// Commands for the support bundle, by name.
     pub support: BTreeMap<String, Vec<String>>,
     pub backup: contract::Backup,
+    /// By name.
+    pub certificates: BTreeMap<String, contract::ServerCertificate>,
+    pub ca_bundle: Option<contract::CaBundle>,
     /// `SIGTERM`.
     pub stop_signal: Option<String>,
     /// Seconds between the stop signal and SIGKILL, for the whole box.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use contract::{Ready, ServiceOverride};
 use reference::Reference;
 
+use crate::certificates::{ca_bundle, certificates};
 use crate::error::{Error, Problem, Result, nearest};
 use crate::field::{Field, Table};
 use crate::needs::needs;
@@ -44,6 +45,8 @@ const KEYS: &[&str] = &[
     "needs",
     "support",
     "backup",
+    "certificates",
+    "ca_bundle",
     "stop_signal",
     "stop_timeout",
     "labels",
@@ -161,6 +164,15 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             .map(|field| backup(field, &known_volumes))
             .transpose()?
             .unwrap_or_default(),
+        certificates: table
+            .get("certificates")
+            .map(|field| certificates(&field, &known_settings))
+            .transpose()?
+            .unwrap_or_default(),
+        ca_bundle: table
+            .get("ca_bundle")
+            .map(|field| ca_bundle(field, &known_settings))
+            .transpose()?,
         settings: known_settings,
         volumes: known_volumes,
         ports: table

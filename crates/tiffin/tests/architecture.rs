@@ -99,3 +99,11 @@ fn the_rules_of_values_are_one_crate_without_io_that_both_halves_use() {
         assert!(!knows("values", other), "values knows {other}");
     }
 }
+
+#[test]
+fn certificates_are_read_and_made_without_io() {
+    assert!(knows("entrypoint", "certificates"));
+    for other in ["rustix", "nix", "getrandom", "ring"] {
+        assert!(!knows("certificates", other), "certificates knows {other}");
+    }
+}

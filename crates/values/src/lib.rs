@@ -6,7 +6,7 @@
 mod cron;
 mod measure;
 mod net;
-mod pem;
+pub mod pem;
 mod place;
 mod structure;
 mod version;

@@ -1,11 +1,14 @@
 //! Certificates and keys in PEM (RFC 7468): the text, its base64, and the outermost
 //! structure of what it holds. Whether a signature is good is for those who use it.
 
-struct Block<'a> {
-    label: &'a str,
+/// One block of PEM text.
+pub struct Block<'a> {
+    /// `CERTIFICATE`
+    pub label: &'a str,
     /// Has headers of RFC 1421, which only encrypted keys have.
-    headers: bool,
-    content: Vec<u8>,
+    pub headers: bool,
+    /// What its base64 stands for.
+    pub content: Vec<u8>,
 }
 
 /// # Errors
@@ -74,7 +77,11 @@ pub fn key(text: &str) -> Result<(), String> {
 }
 
 /// All blocks; text between them is explanation (RFC 7468, 2).
-fn blocks(text: &str) -> Result<Vec<Block<'_>>, String> {
+///
+/// # Errors
+///
+/// What is wrong, without the text.
+pub fn blocks(text: &str) -> Result<Vec<Block<'_>>, String> {
     let mut out = Vec::new();
     let mut lines = text.lines().map(str::trim_end);
     while let Some(line) = lines.next() {

@@ -150,6 +150,7 @@ fn given(contract: &Contract, root: &Root, environment: &Environment) -> Result<
         }
     }
     let sources = Sources {
+        directory: None,
         environment: &environment,
         root,
         kept: &BTreeMap::new(),

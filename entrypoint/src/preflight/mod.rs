@@ -10,6 +10,7 @@ pub mod volumes;
 use contract::{Contract, Needs};
 use serde::Serialize;
 
+use crate::certificates::{DAY, InUse};
 use crate::engine::Engine;
 use crate::exit::Code;
 use crate::log::warn;
@@ -113,7 +114,23 @@ fn local(contract: &Contract, root: &Root, resolved: &Resolved) -> Vec<Check> {
     let needs = needs(contract, root, resolved);
     let mut checks = machine::checks(root, &needs);
     checks.extend(volumes::checks(contract, root, &needs));
+    checks.extend(resolved.certificates.iter().map(certificate));
     checks
+}
+
+/// That it is right at all, the settings' check has said.
+fn certificate(one: &InUse) -> Check {
+    let told = one.told();
+    let (name, found) = (format!("certificate {}", one.name), told.line());
+    match told.left {
+        // What the box made, it makes again.
+        left if left > 30 * DAY || one.is_made => Check::ok(&name, found),
+        _ => Check::warning(
+            &name,
+            found,
+            "renew it in time; files that it was given by are read as soon as they change",
+        ),
+    }
 }
 
 /// A start is not refused for any of it: what is too little today was enough yesterday.

@@ -9,6 +9,7 @@ use super::sources::{EnvFile, Found};
 use super::unknown::Names;
 use super::zones::{self, Zone};
 use super::{Environment, Given, Problem, Sources, is_secret};
+use crate::certificates::{self, InUse, ToMake};
 use crate::engine::Engine;
 use crate::root::Root;
 
@@ -19,6 +20,10 @@ pub struct Resolved {
     /// Settings that want a generated value and have none yet, with its length.
     pub to_generate: BTreeMap<String, u16>,
     pub warnings: Vec<String>,
+    /// Certificates of the box's servers, found right.
+    pub certificates: Vec<InUse>,
+    /// Those that nobody gave and no start has made yet.
+    pub to_make: Vec<ToMake>,
 }
 
 impl Resolved {
@@ -62,6 +67,13 @@ pub fn resolve(contract: &Contract, sources: &Sources<'_>) -> Result<Resolved, V
     }
     required_if(contract, &resolved, &mut problems);
     conflicts(contract, &resolved, &mut problems);
+    certificates::settle(
+        contract,
+        sources.root,
+        sources.directory,
+        &mut resolved,
+        &mut problems,
+    );
     own(sources.environment, &mut problems);
     unknown(
         contract,

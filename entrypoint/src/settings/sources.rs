@@ -27,6 +27,8 @@ pub struct Sources<'a> {
     pub lost: Option<&'a str>,
     /// Settings that an earlier start was given instead of generating them.
     pub given: &'a BTreeSet<String>,
+    /// Where the box keeps certificates that it made; without it, it makes none.
+    pub directory: Option<&'a str>,
 }
 
 /// Where a value came from.

@@ -106,7 +106,10 @@ impl Supervisor<'_> {
         if self.ending.is_some()
             && !matches!(
                 request,
-                Request::Status { .. } | Request::Health { .. } | Request::Logs { .. }
+                Request::Status { .. }
+                    | Request::Health { .. }
+                    | Request::Certificates
+                    | Request::Logs { .. }
             )
         {
             return answer(&stream, &Reply::Refused("the box is stopping".to_owned()));
@@ -114,6 +117,11 @@ impl Supervisor<'_> {
         let (name, goal) = match request {
             Request::Status { measure } => {
                 return answer(&stream, &Reply::Services(self.status(measure)));
+            }
+            Request::Certificates => {
+                let all = self.loaded.iter().flat_map(|loaded| &loaded.certificates);
+                let told = all.map(crate::certificates::InUse::told).collect();
+                return answer(&stream, &Reply::Certificates(told));
             }
             Request::Health { question } => {
                 let (yes, reason) = self.verdict(question);

@@ -1,5 +1,6 @@
 //! Prometheus' text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
@@ -19,7 +20,13 @@ pub struct Sample<'a> {
 }
 
 /// `health` is live, ready and started.
-pub fn text(version: &str, uptime: Duration, health: [bool; 3], services: &[Sample<'_>]) -> String {
+pub fn text(
+    version: &str,
+    uptime: Duration,
+    health: [bool; 3],
+    services: &[Sample<'_>],
+    ends: &BTreeMap<&str, i64>,
+) -> String {
     let mut out = String::new();
     family(
         &mut out,
@@ -51,6 +58,15 @@ pub fn text(version: &str, uptime: Duration, health: [bool; 3], services: &[Samp
         "Time since the box began to start its services.",
     );
     line(&mut out, name, "", uptime.as_secs_f64());
+    if !ends.is_empty() {
+        let name = "tiffin_certificate_not_after_seconds";
+        let help = "When the certificate ends, as Unix time.";
+        family(&mut out, name, "gauge", help);
+        for (certificate, end) in ends {
+            let labels = format!("certificate=\"{}\"", escaped(certificate));
+            line(&mut out, name, &labels, end);
+        }
+    }
     let name = "tiffin_service_state";
     family(
         &mut out,
@@ -148,6 +164,12 @@ mod tests {
             Duration::from_millis(1500),
             [true, false, true],
             &[sample],
+            &BTreeMap::from([("web", 1_800_000_000)]),
+        );
+        assert!(
+            text.contains(
+                "\ntiffin_certificate_not_after_seconds{certificate=\"web\"} 1800000000\n"
+            )
         );
         assert!(text.contains("tiffin_service_restarts_total{service=\"a\\\"} 1\\n\\\\x\"} 2\n"));
         assert!(

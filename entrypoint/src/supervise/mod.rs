@@ -4,6 +4,7 @@
 //!
 //! Past [`Supervisor::new`] nothing returns an error out of the loop.
 
+mod certificates;
 mod children;
 mod clients;
 mod events;
@@ -61,6 +62,7 @@ const RECHECK: Duration = Duration::from_millis(2);
 const SIGNALS: u64 = 0;
 const CONTROL: u64 = 1;
 const STDOUT: u64 = 2;
+const CERTIFICATES: u64 = 3;
 const KIND: u64 = 32;
 const OUTPUT: u64 = 1;
 const NOTIFY: u64 = 2;
@@ -102,6 +104,7 @@ pub struct Supervisor<'a> {
     rpc: rpc::Server,
     http: observe::Server,
     loaded: Option<Loaded<'a>>,
+    certificates: certificates::Watch,
     events: events::Events,
     /// Without a box: as supervisord, which outlives its programs.
     alone: bool,
@@ -215,6 +218,7 @@ impl<'a> Supervisor<'a> {
             rpc,
             http,
             loaded: None,
+            certificates: certificates::Watch::default(),
             events: events::Events::default(),
             alone,
             again: None,
@@ -249,6 +253,7 @@ impl<'a> Supervisor<'a> {
                 say(&format!("{} is left out: {reason}", slot.name()));
             }
         }
+        self.follow_certificates();
         let mut events = Vec::with_capacity(64);
         loop {
             self.timers();
@@ -296,6 +301,7 @@ impl<'a> Supervisor<'a> {
                         }
                     }
                     STDOUT => {}
+                    CERTIFICATES => self.certificate_files(),
                     _ => match token >> KIND {
                         OUTPUT | ERRORS => self.read_output(at, false),
                         RPC_SOCKET => self.accept_rpc(at),
@@ -364,6 +370,7 @@ impl<'a> Supervisor<'a> {
             .flatten()
             .chain(self.events.deadline())
             .chain(self.http.deadline())
+            .chain(self.certificates.deadline())
             .chain(self.timers_due)
             .min()
     }
@@ -372,6 +379,7 @@ impl<'a> Supervisor<'a> {
         let now = Instant::now();
         self.reload_timers(now);
         self.http_timers(now);
+        self.certificate_timers(now);
         self.watchdog_timers(now);
         for at in 0..self.slots.len() {
             if self.slots[at].machine.deadline().is_some_and(|d| d <= now) {

@@ -315,6 +315,8 @@ impl Supervisor<'_> {
             .collect();
         let health = [Question::Live, Question::Ready, Question::Started]
             .map(|question| self.verdict(question).0);
-        metrics::text(self.version, self.begun.elapsed(), health, &samples)
+        let certificates = self.loaded.as_ref().map_or(&[][..], |l| &l.certificates);
+        let ends = crate::certificates::ends(certificates);
+        metrics::text(self.version, self.begun.elapsed(), health, &samples, &ends)
     }
 }

@@ -16,6 +16,7 @@ use super::clients::{Goal, answer};
 use super::machine::{Event, Phase, Rules, State};
 use super::slot::Slot;
 use super::{KIND, NOTIFY, Role, Supervisor};
+use crate::certificates::{self, InUse};
 use crate::control::Reply;
 use crate::effects::{self, Effect};
 use crate::engine::Engine;
@@ -24,7 +25,7 @@ use crate::log::say;
 use crate::plan::{self, Plan, Planned};
 use crate::secrets::Secrets;
 use crate::sys::{self, Ended};
-use crate::{render as files, start};
+use crate::{ca_bundle, render as files, start};
 
 /// For a reload command whose unit sets no limit.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(90);
@@ -35,6 +36,7 @@ pub struct Loaded<'a> {
     pub variables: Variables,
     /// Also of settings that were replaced: a file may still hold them.
     pub secrets: Secrets,
+    pub certificates: Vec<InUse>,
 }
 
 /// What a service waits for, to be gone and then something else.
@@ -55,12 +57,23 @@ pub enum Then {
 /// Found out without touching anything.
 struct Prepared {
     variables: Variables,
+    certificates: Vec<InUse>,
     secrets: Secrets,
     diff: String,
     changed: Vec<String>,
     steps: Vec<Step>,
     planned: Vec<Planned>,
     warnings: Vec<String>,
+}
+
+/// What is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    /// Everything, and nothing is changed by it, nor made.
+    DryRun,
+    /// Certificates and keys of the box's servers.
+    Certificates,
 }
 
 struct Step {
@@ -103,14 +116,18 @@ impl<'a> Supervisor<'a> {
     /// For SIGHUP: what a client would be told goes to the log.
     pub(super) fn reload_on_signal(&mut self) {
         say("SIGHUP: reading the settings again");
-        match self.reload(false) {
+        match self.reload(Scope::Everything) {
             Ok((lines, _)) => say(&lines.join("\n")),
             Err(failure) => say(&format!("nothing is reloaded: {failure}")),
         }
     }
 
     pub(super) fn serve_reload(&mut self, stream: UnixStream, dry_run: bool) {
-        match self.reload(dry_run) {
+        let scope = match dry_run {
+            true => Scope::DryRun,
+            false => Scope::Everything,
+        };
+        match self.reload(scope) {
             Ok((lines, services)) => {
                 self.wait_for(stream, services, Goal::Settled, Reply::Lines(lines))
             }
@@ -118,8 +135,14 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// What was done, and nothing when nothing changed.
+    pub(super) fn reload_certificates(&mut self) -> Result<Vec<String>> {
+        let (lines, _) = self.reload(Scope::Certificates)?;
+        Ok(lines)
+    }
+
     pub(super) fn serve_diff(&mut self, stream: &UnixStream, paths: &[String]) {
-        let reply = match self.prepare(paths, true) {
+        let reply = match self.prepare(paths, Scope::DryRun) {
             Ok(prepared) => Reply::Lines(prepared.diff.lines().map(str::to_owned).collect()),
             Err(failure) => Reply::Refused(failure.to_string()),
         };
@@ -127,18 +150,26 @@ impl<'a> Supervisor<'a> {
     }
 
     /// What was done, and the services that are not there yet.
-    fn reload(&mut self, dry_run: bool) -> Result<(Vec<String>, Vec<usize>)> {
+    fn reload(&mut self, scope: Scope) -> Result<(Vec<String>, Vec<usize>)> {
         if self.slots.iter().any(|slot| slot.pending.is_some()) {
             return Err(Failure::new(Code::Failed, "another reload is under way"));
         }
-        let prepared = self.prepare(&[], dry_run)?;
-        let mut lines: Vec<String> = prepared.diff.lines().map(str::to_owned).collect();
+        let prepared = self.prepare(&[], scope)?;
+        let is_nothing = prepared.changed.is_empty() && prepared.steps.is_empty();
+        if is_nothing && scope == Scope::Certificates {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let mut lines: Vec<String> = match scope {
+            // People asked for nothing: which files changed says enough.
+            Scope::Certificates => Vec::new(),
+            _ => prepared.diff.lines().map(str::to_owned).collect(),
+        };
         lines.extend(prepared.warnings.iter().map(|w| format!("note: {w}")));
         lines.extend(prepared.steps.iter().map(Step::told));
-        if prepared.changed.is_empty() && prepared.steps.is_empty() {
+        if is_nothing {
             lines.push("nothing changes".to_owned());
         }
-        if dry_run {
+        if scope == Scope::DryRun {
             return Ok((lines, Vec::new()));
         }
         // Users that do not exist are found before a file is written.
@@ -150,23 +181,38 @@ impl<'a> Supervisor<'a> {
         let contract = self.loaded()?.contract;
         let engine = Engine::new(contract, &prepared.variables);
         files::write(contract, &engine, self.root, &prepared.secrets)?;
+        ca_bundle::write(contract, &engine, self.root)?;
         say(&format!("reload: {} files changed", prepared.changed.len()));
         for step in &prepared.steps {
             say(&format!("reload: {}", step.told()));
         }
+        let before = self.loaded()?.certificates.clone();
         let services = self.apply(prepared)?;
+        self.follow_certificates();
+        let mut new = self.loaded()?.certificates.clone();
+        new.retain(|one| !before.contains(one));
+        certificates::announce(&new);
         self.advance();
         Ok((lines, services))
     }
 
-    fn prepare(&self, paths: &[String], dry_run: bool) -> Result<Prepared> {
+    fn prepare(&self, paths: &[String], scope: Scope) -> Result<Prepared> {
         let loaded = self.loaded()?;
         let contract = loaded.contract;
         let mut resolved = start::resolve(contract, self.memory, self.environment)?;
-        if !dry_run {
+        if scope != Scope::DryRun {
             start::generate(contract, self.memory, &mut resolved)?;
         }
-        let variables = start::values(contract, self.root, &resolved);
+        let mut variables = start::values(contract, self.root, &resolved);
+        if scope == Scope::Certificates {
+            let read = std::mem::replace(&mut variables, loaded.variables.clone());
+            for name in certificates::variables(contract) {
+                match read.get(name) {
+                    Some(value) => drop(variables.insert(name.to_owned(), value.clone())),
+                    None => drop(variables.shift_remove(name)),
+                }
+            }
+        }
         let mut secrets = files::secrets(contract, &variables, &self.memory.kept()?.values);
         secrets.merge(loaded.secrets.clone());
         let rendered = start::chosen(contract, &variables, paths)?;
@@ -194,6 +240,7 @@ impl<'a> Supervisor<'a> {
         let steps = self.steps(&plan.services, &effects)?;
         Ok(Prepared {
             variables,
+            certificates: resolved.certificates,
             secrets,
             diff,
             changed,
@@ -320,6 +367,7 @@ impl<'a> Supervisor<'a> {
         if let Some(loaded) = &mut self.loaded {
             loaded.variables = prepared.variables;
             loaded.secrets = prepared.secrets;
+            loaded.certificates = prepared.certificates;
         }
         // supervisord's clients are offered what runs.
         self.rpc.available = None;

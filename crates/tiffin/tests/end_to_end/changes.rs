@@ -34,7 +34,8 @@ fn contract() -> Value {
     serde_json::from_str(&script("cat /usr/lib/tiffin/contract.json")).unwrap()
 }
 
-/// What a setting could be; which of them it takes, the box says.
+/// What a setting could be; which of them it takes, the box says. A certificate with its key
+/// comes after these.
 const CANDIDATES: [&str; 18] = [
     "changed-1",
     "7",
@@ -109,11 +110,16 @@ fn each_setting_changes_exactly_the_files_that_explain_lists() {
         given.collect::<Vec<_>>().join(" ")
     };
 
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = crate::https::pair(dir.path(), "changed", None);
+    let mut candidates = CANDIDATES.to_vec();
+    candidates.extend([certificate.as_str(), key.as_str()]);
+
     // A value for each that is not its default.
     let mut ask = String::new();
     for (name, setting) in settings {
         let beside = given(&requires(name));
-        for (at, candidate) in CANDIDATES.iter().enumerate() {
+        for (at, candidate) in candidates.iter().enumerate() {
             let default = match &setting["default"] {
                 serde_json::Value::String(text) => text.clone(),
                 other => other.to_string(),
@@ -132,7 +138,7 @@ fn each_setting_changes_exactly_the_files_that_explain_lists() {
     for line in accepted.lines() {
         let (name, at) = line.split_once(' ').unwrap();
         let default = &settings[name]["default"];
-        let value = CANDIDATES[at.parse::<usize>().unwrap()];
+        let value = candidates[at.parse::<usize>().unwrap()];
         // `no` where the default is false would change nothing.
         let same = matches!(
             (default, value),
@@ -166,6 +172,10 @@ fn each_setting_changes_exactly_the_files_that_explain_lists() {
         // Those that would miss it are left out of both.
         let mut without: Vec<&str> = values.keys().copied().collect();
         without.retain(|other| requires(other).iter().any(|required| required == name));
+        // Certificate and key are refused without each other where they are used.
+        if ["HTTPS_CERTIFICATE", "HTTPS_KEY"].contains(name) {
+            without.push("HTTPS");
+        }
         ask += &render(&format!("all {name}"), &but(&without));
         without.push(name);
         ask += &render(&format!("but {name}"), &but(&without));

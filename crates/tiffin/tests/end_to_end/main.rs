@@ -11,6 +11,7 @@ mod changes;
 mod customer;
 mod harness;
 mod hostile;
+mod https;
 mod lookups;
 mod manifest;
 mod operator;

@@ -51,7 +51,9 @@ fn compose_runs_what_it_writes_with_a_secret_from_a_file() {
         &["compose", "--memory", "2g"],
     );
     assert!(text.contains("\"80:80\""), "{text}");
-    let text = text.replace("\"80:80\"", "\"127.0.0.1::80\"");
+    let text = text
+        .replace("\"80:80\"", "\"127.0.0.1::80\"")
+        .replace("\"443:443\"", "\"127.0.0.1::443\"");
     std::fs::write(dir.path().join("compose.yaml"), text).unwrap();
     let project = Project {
         folder: dir.path(),
@@ -121,7 +123,9 @@ fn the_shell_script_runs_the_box() {
         name: unique("script"),
     };
     let text = manifest(&[], &["docker-run", "--name", &container.name]);
-    let text = text.replace("--publish 80:80", "--publish 127.0.0.1::80");
+    let text = text
+        .replace("--publish 80:80", "--publish 127.0.0.1::80")
+        .replace("--publish 443:443", "--publish 127.0.0.1::443");
     let volume = Volume {
         name: format!("{}-data", container.name),
     };

@@ -70,6 +70,7 @@ impl Home {
         resolve(
             &self.contract,
             &Sources {
+                directory: None,
                 environment: &environment,
                 root: &Root::new(self.dir.path()),
                 kept: &self.kept,

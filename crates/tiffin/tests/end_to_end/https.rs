@@ -1,0 +1,325 @@
+//! The box with HTTPS, as curl and openssl see it.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::harness::*;
+
+const NAME: &str = "portal.bank.test";
+
+fn openssl(folder: &Path, line: &str) -> String {
+    let mut command = Command::new("openssl");
+    command.args(line.split(' ')).current_dir(folder);
+    must(command.stdin(Stdio::null()))
+}
+
+/// Certificate and key as PEM, also as `NAME.pem` and `NAME.key` in the folder; signed by the
+/// pair of that name there, or by itself as an authority.
+pub fn pair(folder: &Path, name: &str, issuer: Option<&str>) -> (String, String) {
+    openssl(
+        folder,
+        &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"),
+    );
+    let (by, extensions) = match issuer {
+        Some(issuer) => (
+            format!("-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial"),
+            format!("subjectAltName=DNS:{NAME}\n"),
+        ),
+        None => (
+            format!("-signkey {name}.key"),
+            "basicConstraints=critical,CA:TRUE\n".to_owned(),
+        ),
+    };
+    fs::write(folder.join("extensions"), extensions).unwrap();
+    openssl(
+        folder,
+        &format!("req -new -key {name}.key -subj /CN={name} -out {name}.csr"),
+    );
+    openssl(
+        folder,
+        &format!("x509 -req -in {name}.csr {by} -days 90 -extfile extensions -out {name}.pem"),
+    );
+    let text = |end: &str| fs::read_to_string(folder.join(format!("{name}.{end}"))).unwrap();
+    (text("pem"), text("key"))
+}
+
+fn port(container: &Container, port: u16) -> String {
+    let address = must(&mut docker(&[
+        "port",
+        &container.name,
+        &format!("{port}/tcp"),
+    ]));
+    address
+        .lines()
+        .next()
+        .unwrap()
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+fn run(flags: &[&str]) -> Container {
+    let mut all = vec!["-p", "127.0.0.1::443", "-e", "HTTPS=on"];
+    all.extend(flags);
+    let container = Container::run(&all);
+    container.until_healthy();
+    container
+}
+
+/// curl of a path, which trusts that file alone.
+fn curl(container: &Container, name: &str, trusted: &Path, path: &str) -> Command {
+    let port = port(container, 443);
+    let mut command = Command::new("curl");
+    command
+        .args(["-sS", "--max-time", "60", "-A", MONITORING, "--cacert"])
+        .arg(trusted)
+        .args(["--resolve", &format!("{name}:{port}:127.0.0.1")])
+        .arg(format!("https://{name}:{port}{path}"));
+    command
+}
+
+fn fingerprint(container: &Container, folder: &Path) -> String {
+    let port = port(container, 443);
+    let served = openssl(
+        folder,
+        &format!("s_client -connect 127.0.0.1:{port} -servername {NAME}"),
+    );
+    fs::write(folder.join("served.pem"), served).unwrap();
+    let told = openssl(folder, "x509 -in served.pem -noout -fingerprint -sha256");
+    told.split_once('=').unwrap().1.to_owned()
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_box_without_a_certificate_makes_one_keeps_it_and_leads_http_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = Volume::new();
+    let flags = ["-v", &volume.flag(), "-e", "SERVER_NAME=portal.bank.test"];
+    let container = run(&flags);
+    let first = fingerprint(&container, dir.path());
+    let logs = container.logs();
+    assert!(
+        logs.contains(&format!("SHA-256 {first}")),
+        "{first}\n{logs}"
+    );
+    let status = must(&mut container.exec(&["tiffin", "status"]));
+    assert!(
+        status.contains(&first) && status.contains("certificate web: portal.bank.test"),
+        "{status}"
+    );
+
+    // Who trusts it needs nothing else.
+    let trusted = dir.path().join("served.pem");
+    must(&mut curl(&container, NAME, &trusted, "/status"));
+    must(&mut curl(&container, "localhost", &trusted, "/status"));
+    must_fail(
+        &mut curl(&container, "other.bank.test", &trusted, "/status"),
+        60,
+    );
+
+    // HTTP leads to HTTPS, with host, path and question.
+    let head = must(Command::new("curl").args([
+        "-sSi",
+        "-H",
+        "Host: portal.bank.test",
+        &format!("{}/reports?page=2", container.url()),
+    ]));
+    assert!(head.starts_with("HTTP/1.1 308"), "{head}");
+    assert!(
+        head.contains("Location: https://portal.bank.test/reports?page=2\r"),
+        "{head}"
+    );
+
+    // The protocols of today, and none before.
+    for (version, taken) in [("1.3", true), ("1.2", true), ("1.1", false), ("1.0", false)] {
+        let mut old = curl(&container, NAME, &trusted, "/status");
+        old.args(["--tls-max", version, "--ciphers", "DEFAULT:@SECLEVEL=0"]);
+        if version < "1.2" {
+            old.args([format!("--tlsv{version}")]);
+        }
+        match taken {
+            true => drop(must(&mut old)),
+            false => drop(must_fail(&mut old, 35)),
+        }
+    }
+    let negotiated = openssl(
+        dir.path(),
+        &format!(
+            "s_client -connect 127.0.0.1:{} -alpn h2",
+            port(&container, 443)
+        ),
+    );
+    assert!(negotiated.contains("ALPN protocol: h2"), "{negotiated}");
+
+    // The next container serves the same, also with a read-only root and as another user.
+    let key = must(&mut container.exec(&["cat", "/etc/nginx/https/key.pem"]));
+    assert!(!container.logs().contains(key.lines().nth(1).unwrap()));
+    let mode =
+        must(&mut container.exec(&["stat", "-L", "-c", "%U %a", "/etc/nginx/https/key.pem"]));
+    assert_eq!(mode, "root 600");
+    drop(container);
+    let mut again = flags.to_vec();
+    again.push("--read-only");
+    assert_eq!(fingerprint(&run(&again), dir.path()), first);
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_certificate_of_ones_own_is_served_from_the_environment_and_from_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    pair(folder, "ca", None);
+    let (certificate, key) = pair(folder, "server", Some("ca"));
+    let trusted = folder.join("ca.pem");
+    let (given, secret) = (
+        format!("HTTPS_CERTIFICATE={certificate}"),
+        format!("HTTPS_KEY={key}"),
+    );
+    let mount = format!("{}:/tls:ro", folder.display());
+    for flags in [
+        vec!["-e", &given, "-e", &secret],
+        vec![
+            "-v",
+            &mount,
+            "-e",
+            "HTTPS_CERTIFICATE_FILE=/tls/server.pem",
+            "-e",
+            "HTTPS_KEY_FILE=/tls/server.key",
+            "-e",
+            "HTTPS_PORT=8443",
+        ],
+    ] {
+        let container = run(&flags);
+        must(&mut curl(&container, NAME, &trusted, "/status"));
+        let logs = container.logs();
+        assert!(logs.contains("issued by CN=ca"), "{logs}");
+        assert!(!logs.contains(key.lines().nth(1).unwrap()), "{logs}");
+        if flags.contains(&"HTTPS_PORT=8443") {
+            let head =
+                must(Command::new("curl").args(["-sSi", "-H", "Host: a.test", &container.url()]));
+            assert!(head.contains("Location: https://a.test:8443/\r"), "{head}");
+        }
+    }
+
+    // What cannot be served starts nothing, and all of it is told.
+    let (_, other) = pair(folder, "other", Some("ca"));
+    let wrong = [
+        "run",
+        "--rm",
+        "-e",
+        "HTTPS=on",
+        "-e",
+        &given,
+        "-e",
+        &format!("HTTPS_KEY={other}"),
+        "-e",
+        "WEB_WORKERS=none",
+        &image(),
+    ]
+    .map(str::to_owned);
+    let wrong: Vec<&str> = wrong.iter().map(String::as_str).collect();
+    let said = must_fail(&mut docker(&wrong), 78);
+    assert!(
+        said.contains("HTTPS_KEY: it does not belong to the certificate of CN=server"),
+        "{said}"
+    );
+    assert!(
+        said.contains("WEB_WORKERS") && !said.contains("is ready"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_renewal_drops_no_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    pair(folder, "ca", None);
+    pair(folder, "server", Some("ca"));
+    let trusted = folder.join("ca.pem");
+    let mount = format!("{}:/tls:ro", folder.display());
+    let container = run(&[
+        "-v",
+        &mount,
+        "-e",
+        "HTTPS_CERTIFICATE_FILE=/tls/server.pem",
+        "-e",
+        "HTTPS_KEY_FILE=/tls/server.key",
+    ]);
+    let before = fingerprint(&container, folder);
+    let pid =
+        |container: &Container| must(&mut container.exec(&["sh", "-c", "cat /run/nginx.pid"]));
+    let master = pid(&container);
+
+    // An upload that takes some 10 s goes on over it.
+    let size = 6_000_000;
+    fs::write(folder.join("upload"), vec![b'x'; size]).unwrap();
+    let mut slow = curl(&container, NAME, &trusted, "/reports");
+    slow.args([
+        "--limit-rate",
+        "600k",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %{size_upload} %{num_connects}",
+    ]);
+    slow.args(["-H", "Expect:", "--data-binary"]);
+    slow.arg(format!("@{}", folder.join("upload").display()));
+    let child: Child = slow
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+
+    let renewed = tempfile::tempdir().unwrap();
+    for file in ["ca.pem", "ca.key"] {
+        fs::copy(folder.join(file), renewed.path().join(file)).unwrap();
+    }
+    pair(renewed.path(), "server", Some("ca"));
+    for file in ["server.pem", "server.key"] {
+        fs::copy(renewed.path().join(file), folder.join("new")).unwrap();
+        fs::rename(folder.join("new"), folder.join(file)).unwrap();
+    }
+    let is_new = within(Duration::from_secs(6), || {
+        fingerprint(&container, folder) != before
+    });
+    assert!(is_new, "{}", container.logs());
+    let mut child = child;
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the upload was to last longer"
+    );
+    let out = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&out.stdout).into_owned();
+    let words: Vec<&str> = told.split(' ').collect();
+    // The application refuses it as no JSON: it has had all of it.
+    assert!(
+        out.status.success() && words[0].starts_with('4'),
+        "{told} {out:?}"
+    );
+    assert_eq!((words[1], words[2]), (size.to_string().as_str(), "1"));
+    assert_eq!(pid(&container), master, "nginx was not restarted");
+    let logs = container.logs();
+    assert!(
+        logs.contains("certificates are renewed") && logs.contains("nginx is reloaded"),
+        "{logs}"
+    );
+
+    // One that does not match changes nothing.
+    let after = fingerprint(&container, folder);
+    pair(folder, "server", Some("ca"));
+    fs::copy(renewed.path().join("server.key"), folder.join("server.key")).unwrap();
+    let told = within(Duration::from_secs(10), || {
+        container
+            .logs()
+            .contains("certificates are not renewed, the former stay in use")
+    });
+    assert!(told, "{}", container.logs());
+    assert_eq!(fingerprint(&container, folder), after);
+}
