@@ -48,6 +48,28 @@ fn all_problems_at_once_and_nothing_is_touched() {
 }
 
 #[test]
+fn a_setting_that_asks_a_lookup_something_else_is_refused() {
+    let mut b = TestBox::new();
+    b.put("settings", "REGION", json!({"variable": "region", "type": "string", "default": "eu", "files": ["/etc/app.conf"]}));
+    b.put("variables", "region", json!("eu"));
+    b.put(
+        "variables",
+        "(lookups)",
+        json!([{"name": "file", "terms": ["eu.txt"], "options": {}, "result": ["Paris {{ x }}"]}]),
+    );
+    b.template("/etc/app.conf", "{{ lookup('file', region ~ '.txt') }}\n");
+    let rendered = b.run(&["render"]);
+    rendered.exits(0);
+    assert!(rendered.out.contains("Paris {{ x }}"), "{}", rendered.out);
+    b.env("REGION", "us");
+    b.run(&["start"])
+        .exits(78)
+        .says("cannot render /etc/app.conf")
+        .says("the lookup `file` was made with other arguments while building");
+    assert!(!b.path("/etc/app.conf").exists());
+}
+
+#[test]
 fn no_output_holds_a_secret_and_no_service_sees_one() {
     let mut b = with_settings();
     b.env("API_TOKEN", CANARY);

@@ -41,6 +41,7 @@ SECRET = {
     "gcp_secret_manager",
 }
 SECRET_NAME = re.compile(r"passw|passphrase|secret|token|credential|private_?key|api_?key|access_?key", re.I)
+PEM = {"PRIVATE KEY-----": "key", "-----BEGIN CERTIFICATE": "certificate"}
 # What settings.rs generates: letters and digits.
 LENGTHS = range(8, 1025)
 WHOLE = re.compile(r"\{\{\s*(?:lookup|query|q)\(\s*(['\"])(?:ansible\.builtin\.)?password\1\s*,\s*(['\"])([^'\"]*)\2\s*\)\s*\}\}")
@@ -129,11 +130,13 @@ def password(terms, options, variables):
     return found
 
 
-def vaulted(terms, variables):
+def vaulted(lookup, terms, result, variables):
     found = []
-    for term in terms:
+    for term, text in zip(terms, result):
         name = variable_of(str(term), variables)
-        record({"event": "vaulted", "variable": name, "file": os.path.basename(str(term)), "lookup": "file"})
+        # A secret of another kind is one line.
+        kind = next((kind for mark, kind in PEM.items() if mark in str(text)), "secret")
+        record({"event": "vaulted", "variable": name, "file": os.path.basename(str(term)), "lookup": lookup, "kind": kind})
         found.append((name, False))
     return found
 
@@ -211,7 +214,7 @@ def watch(plugin, full_name):
         if opened and PUBLIC.issuperset(variable_of(str(term), variables) for term in terms):
             opened = False
         if opened and len(result) == len(terms):
-            return stand_in(name, terms, options, vaulted(terms, variables))
+            return stand_in(name, terms, options, vaulted(name, terms, result, variables))
         if opened or name.rpartition(".")[2] in SECRET or is_private(name, terms) and any(result):
             keep(name, terms, options, secret=True)
         else:

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use contract::{Handler, Parity, Template, TemplateOptions, Value, Variables};
+use contract::{Handler, Kind, Parity, Template, TemplateOptions, Value, Variables};
 use serde::{Deserialize, Serialize};
 
 use crate::{edits, lookups};
@@ -47,6 +47,9 @@ pub enum Event {
         /// The lookup whose answer it stands for.
         #[serde(default)]
         lookup: Option<String>,
+        /// What an operator gives; a secret when absent.
+        #[serde(default)]
+        kind: Option<Kind>,
         /// How long a secret would do as well.
         #[serde(default)]
         generate: Option<u16>,

@@ -81,6 +81,7 @@ pub fn with_vaulted<'a>(
             variable,
             file,
             lookup,
+            kind,
             generate,
         } = event
         else {
@@ -124,6 +125,7 @@ pub fn with_vaulted<'a>(
         };
         let setting = Setting {
             help,
+            kind: kind.unwrap_or(Kind::Secret),
             required: generate.is_none(),
             generate: *generate,
             ..secret(variable)

@@ -149,6 +149,7 @@ const SECRETS: &str = r#"
     - template: {src: db.j2, dest: /etc/db, mode: "0600"}
     - template: {src: direct.j2, dest: /etc/direct, mode: "0600"}
     - template: {src: vaulted.j2, dest: /etc/vaulted, mode: "0600"}
+    - template: {src: pem.j2, dest: /etc/pem, mode: "0600"}
     - template: {src: env.j2, dest: /etc/env, mode: "0600"}
     - template: {src: hidden.j2, dest: /etc/hidden, mode: "0600"}
       no_log: true
@@ -177,12 +178,14 @@ fn secrets() -> Small {
     // Left by an earlier run on a host.
     small.write("credentials/database", "canary9database\n");
     small.write("tiffin.yaml", "name: test/small\nplaybook: site.yml\n");
+    small.write("pem.j2", "{{ lookup('file', 'tls.pem') }}\n");
+    small.write("files/tls.pem", "-----BEGIN PRIVATE KEY-----\ncanary9pem\n");
     let at = |name: &str| small.dir.path().join(name);
     must(
         Command::new("ansible-vault")
             .args(["encrypt", "--vault-password-file"])
             .arg(at("password"))
-            .arg(at("files/server.key")),
+            .args([at("files/server.key"), at("files/tls.pem")]),
     );
     small
 }
@@ -211,7 +214,7 @@ fn a_secret_that_a_lookup_answers_becomes_a_setting_or_is_named() {
     let names: Vec<&str> = contract.settings.keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        ["CREDENTIALS_ADMIN", "DB_PASSWORD", "SERVER"],
+        ["CREDENTIALS_ADMIN", "DB_PASSWORD", "SERVER", "TLS"],
         "{said}"
     );
     assert!(contract.settings.values().all(|setting| setting.secret));
@@ -229,6 +232,8 @@ fn a_secret_that_a_lookup_answers_becomes_a_setting_or_is_named() {
         (None, true, vec!["/etc/direct".into()])
     );
     assert_eq!(setting("SERVER"), (None, true, vec!["/etc/vaulted".into()]));
+    assert_eq!(setting("TLS"), (None, true, vec!["/etc/pem".into()]));
+    assert_eq!(contract.settings["TLS"].kind, contract::Kind::Key);
     let given = json!({"db_password": "D{{", "credentials_admin": "123456", "server": "K"});
     for (dest, expected) in [
         ("/etc/db", "u:D{{\n"),
