@@ -59,6 +59,8 @@ pub enum Verb {
     Manifest(crate::manifest::Wanted),
     Rollback(Wanted),
     Backup(backup::Options),
+    /// Not for people: what the timer of scheduled backups starts.
+    ScheduledBackup,
     /// `backup verify FILE`
     VerifyBackup(String),
     Restore(backup::RestoreOptions),
@@ -179,6 +181,7 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("backup", ["verify", file]) if !file.starts_with("--") => {
             Verb::VerifyBackup((*file).to_owned())
         }
+        ("backup", ["--scheduled"]) => Verb::ScheduledBackup,
         ("backup", rest) => backup_options(rest).ok_or_else(usage)?,
         ("restore", rest) => restore_options(rest).ok_or_else(usage)?,
         ("check", []) => Verb::Check,

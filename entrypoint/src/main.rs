@@ -141,6 +141,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::Health(None) => health(&root),
         Verb::Health(Some(question)) => ask(&root, &Request::Health { question }, false),
         Verb::Backup(options) => backup::take(&contract()?, &root, environment, &options),
+        Verb::ScheduledBackup => backup::schedule::run(&contract()?, &root, environment),
         Verb::VerifyBackup(file) => backup::verify(&file),
         Verb::Restore(options) => backup::restore(&contract()?, &root, environment, &options),
         Verb::Probe(words) => Ok(supervise::probe::run(&words)),

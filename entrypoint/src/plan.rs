@@ -6,6 +6,7 @@ use std::time::Duration;
 use contract::{Contract, Ready, ServiceOverride, Unit};
 use services::{Service, supervisord, systemd};
 
+use crate::backup::schedule;
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
 use crate::root::Root;
@@ -97,6 +98,17 @@ pub fn plan(
         page.environment = environment.clone().into_iter().collect();
         services.push(page);
     }
+    let scheduled = schedule::timer(environment);
+    if scheduled.is_some() {
+        let name = format!("{}.service", schedule::SERVICE);
+        let mut job = systemd::parse(&name, &[&schedule::unit(contract, root)])
+            .map_err(|e| config(&e))?
+            .value;
+        // It reads the settings, as the first process does.
+        job.environment = environment.clone().into_iter().collect();
+        job.autostart = false;
+        services.push(job);
+    }
     for (name, timer, unit) in &timers {
         // One that is enabled too is there already.
         if !services
@@ -116,7 +128,8 @@ pub fn plan(
         }
     }
     let mut plan = order(contract, engine, root, services, warnings)?;
-    for (_, timer, _) in timers {
+    let timers = timers.into_iter().map(|(_, timer, _)| timer);
+    for timer in timers.chain(scheduled) {
         for planned in &mut plan.services {
             if is_called(&planned.service, &timer.unit) {
                 planned.timer = Some(timer.clone());

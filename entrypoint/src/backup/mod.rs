@@ -9,6 +9,7 @@ mod place;
 mod progress;
 mod read;
 mod restore;
+pub mod schedule;
 mod scope;
 mod stage;
 mod stream;
@@ -22,6 +23,7 @@ use std::io::{self, BufRead, IsTerminal as _};
 
 use crate::exit::{Code, Failure, Result};
 
+pub use place::INDEX;
 pub use restore::{Options as RestoreOptions, restore};
 pub use swap::{recover, unfinished};
 pub use take::{Options, take};

@@ -15,7 +15,9 @@ pub const WORK: &CStr = c"backup";
 /// In [`OWN`]: what a restore works with.
 pub const RESTORE: &CStr = c"restore";
 /// In [`OWN`], and of this volume alone: no backup holds it, no restore replaces it.
-const KEPT: [&CStr; 4] = [c"lock", WORK, RESTORE, c"copies"];
+const KEPT: [&CStr; 5] = [c"lock", WORK, RESTORE, c"copies", LAST];
+/// In [`OWN`]: what became of the last scheduled backup.
+pub const LAST: &CStr = c"last-backup.json";
 /// In a directory of scheduled backups: their names, a line each.
 pub const INDEX: &CStr = c".tiffin-backups";
 

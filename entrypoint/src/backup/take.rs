@@ -25,7 +25,7 @@ use crate::log::{say, warn};
 use crate::root::Root;
 use crate::settings::Environment;
 use crate::volume::State;
-use crate::{databases, plan, start};
+use crate::{databases, plan, start, upgrade};
 
 /// What `backup` was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +77,13 @@ pub fn take(
         }
     };
     let work = Work::open(root, first)?;
+    if upgrade::is_under_way(root, State::new(contract, root).directory())? {
+        return Err(Failure::new(
+            Code::Locked,
+            "cannot back up: an upgrade of the data is under way",
+        )
+        .hint("wait until `tiffin health` says that all services are ready; a start finishes or undoes one that was cut off"));
+    }
     let resolved = start::resolve(contract, &State::new(contract, root), environment);
     // Volumes that no box uses are backed up whatever the settings are.
     let resolved = match services {

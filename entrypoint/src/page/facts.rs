@@ -1,6 +1,7 @@
 //! What the page tells of the box besides its services: one function, so that whoever has
 //! something to tell adds it in one place.
 
+use crate::backup::schedule;
 use crate::preflight::{self, Check};
 
 use super::serve::About;
@@ -28,6 +29,10 @@ pub fn facts(about: &About) -> Vec<Fact> {
     ];
     if let Some(version) = written {
         facts.push(fact("Data written by", version.trim().to_owned()));
+    }
+    if about.environment.get(schedule::SCHEDULE).is_some() {
+        let last = schedule::Last::of(&about.contract, &about.root);
+        facts.push(fact("Scheduled backups", last.text()));
     }
     facts.push(fact(
         "Kernel",

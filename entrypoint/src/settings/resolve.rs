@@ -9,6 +9,7 @@ use super::sources::{EnvFile, Found};
 use super::unknown::Names;
 use super::zones::{self, Zone};
 use super::{Environment, Given, Problem, Sources, is_secret};
+use crate::backup::schedule;
 use crate::certificates::{self, InUse, ToMake};
 use crate::engine::Engine;
 use crate::root::Root;
@@ -74,7 +75,7 @@ pub fn resolve(contract: &Contract, sources: &Sources<'_>) -> Result<Resolved, V
         &mut resolved,
         &mut problems,
     );
-    own(sources.environment, &mut problems);
+    own(contract, sources.environment, &mut problems);
     unknown(
         contract,
         sources.environment,
@@ -295,7 +296,7 @@ fn conflicts(contract: &Contract, resolved: &Resolved, problems: &mut Vec<Proble
 }
 
 /// The entrypoint's own variables, which are in no contract.
-fn own(environment: &Environment, problems: &mut Vec<Problem>) {
+fn own(contract: &Contract, environment: &Environment, problems: &mut Vec<Problem>) {
     let mut check = |name: &str, good: fn(&str) -> bool, reason: &str| {
         if let Some(text) = environment.get(name).filter(|text| !good(text)) {
             problems.push(Problem::new(name, reason).given(text));
@@ -331,7 +332,23 @@ fn own(environment: &Environment, problems: &mut Vec<Problem>) {
         |text| text.parse::<u16>().is_ok(),
         "it takes a number of copies",
     );
+    check(
+        schedule::SCHEDULE,
+        schedule::is_schedule,
+        "it takes a time of day such as 03:30, or another calendar event of systemd.time(7); UTC",
+    );
+    check(
+        schedule::KEEP,
+        schedule::is_count,
+        "it takes a number of backups, at least 1",
+    );
     check("TIFFIN_UNKNOWN", |text| text == "warn", "it takes `warn`");
+    let directory = environment.get(schedule::DIRECTORY);
+    if let Some(text) = directory
+        && let Some(reason) = schedule::refuses_directory(contract, text)
+    {
+        problems.push(Problem::new(schedule::DIRECTORY, reason).given(text));
+    }
 }
 
 /// Variables that look like a mistyped setting; in the env file, all that are none.

@@ -12,6 +12,9 @@ pub const OWN: &[&str] = &[
     "TIFFIN_STATUS_PAGE",
     "TIFFIN_STOP_TIMEOUT",
     "TIFFIN_UNKNOWN",
+    crate::backup::schedule::DIRECTORY,
+    crate::backup::schedule::KEEP,
+    crate::backup::schedule::SCHEDULE,
     crate::upgrade::COPY,
     crate::upgrade::KEEP,
 ];

@@ -11,6 +11,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::Supervisor;
 use super::follow::Followers;
 use super::machine::{Event, State, describe};
+use super::slot::Slot;
+use crate::backup::schedule;
 use crate::control::{Reply, Request, Status};
 use crate::log::rfc3339;
 use crate::plan::is_called;
@@ -272,14 +274,20 @@ impl Supervisor<'_> {
                     restarts: slot.machine.restarts,
                     pid: slot.main.map(|pid| pid.as_raw_nonzero().get()),
                     last_end: slot.machine.last_end.map(describe),
-                    note: slot
-                        .planned
-                        .skip
-                        .clone()
-                        .unwrap_or_else(|| slot.status.clone()),
+                    note: self.note(slot),
                 }
             })
             .collect()
+    }
+
+    fn note(&self, slot: &Slot) -> String {
+        match (&slot.planned.skip, &self.loaded) {
+            (Some(reason), _) => reason.clone(),
+            (None, Some(loaded)) if slot.name() == schedule::SERVICE => {
+                schedule::Last::of(loaded.contract, self.root).text()
+            }
+            _ => slot.status.clone(),
+        }
     }
 
     /// What is remembered of one service or of all, as `NAME | line`.

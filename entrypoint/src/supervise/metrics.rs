@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::machine::STATES;
 use super::usage::Usage;
+use crate::backup::schedule::Last;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -20,12 +21,14 @@ pub struct Sample<'a> {
 }
 
 /// `health` is live, ready and started.
+/// `backup` is there when backups are scheduled.
 pub fn text(
     version: &str,
     uptime: Duration,
     health: [bool; 3],
     services: &[Sample<'_>],
     ends: &BTreeMap<&str, i64>,
+    backup: Option<&Last>,
 ) -> String {
     let mut out = String::new();
     family(
@@ -124,6 +127,29 @@ pub fn text(
         "CPU time of the service's processes, in user and system mode.",
         &|sample| sample.usage.cpu.as_secs_f64(),
     );
+    if let Some(last) = backup {
+        let figures = [
+            (
+                "tiffin_backup_last_success_timestamp_seconds",
+                "When the last good scheduled backup was whole; 0 before the first.",
+                last.good.unwrap_or(0),
+            ),
+            (
+                "tiffin_backup_last_success_bytes",
+                "The size of that backup.",
+                last.bytes,
+            ),
+            (
+                "tiffin_backup_failed",
+                "Whether the last scheduled backup failed.",
+                u64::from(last.failed.is_some()),
+            ),
+        ];
+        for (name, help, value) in figures {
+            family(&mut out, name, "gauge", help);
+            line(&mut out, name, "", value);
+        }
+    }
     out
 }
 
@@ -165,7 +191,14 @@ mod tests {
             [true, false, true],
             &[sample],
             &BTreeMap::from([("web", 1_800_000_000)]),
+            Some(&Last {
+                good: Some(1_800_000_001),
+                failed: Some("why".to_owned()),
+                ..Last::default()
+            }),
         );
+        assert!(text.contains("\ntiffin_backup_last_success_timestamp_seconds 1800000001\n"));
+        assert!(text.contains("\ntiffin_backup_failed 1\n"));
         assert!(
             text.contains(
                 "\ntiffin_certificate_not_after_seconds{certificate=\"web\"} 1800000000\n"

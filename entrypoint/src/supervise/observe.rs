@@ -16,6 +16,7 @@ use super::machine::{State, describe};
 use super::metrics::{self, Sample};
 use super::usage::Usage;
 use super::{HTTP_CLIENT, KIND, Supervisor};
+use crate::backup::schedule;
 use crate::control::Question;
 use crate::exit::{Code, Failure, Result};
 use crate::log::say;
@@ -317,6 +318,19 @@ impl Supervisor<'_> {
             .map(|question| self.verdict(question).0);
         let certificates = self.loaded.as_ref().map_or(&[][..], |l| &l.certificates);
         let ends = crate::certificates::ends(certificates);
-        metrics::text(self.version, self.begun.elapsed(), health, &samples, &ends)
+        let scheduled = samples.iter().any(|s| s.service == schedule::SERVICE);
+        let backup = self
+            .loaded
+            .as_ref()
+            .filter(|_| scheduled)
+            .map(|loaded| schedule::Last::of(loaded.contract, self.root));
+        metrics::text(
+            self.version,
+            self.begun.elapsed(),
+            health,
+            &samples,
+            &ends,
+            backup.as_ref(),
+        )
     }
 }

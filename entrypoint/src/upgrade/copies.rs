@@ -2,8 +2,10 @@
 //! can share its content with the original, or change places with it by a rename. What the
 //! box itself remembers (generated secrets above all) is copied beside, on the first volume.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,6 +13,7 @@ use contract::Contract;
 use serde::{Deserialize, Serialize};
 
 use super::journal::{is_name, sync};
+use crate::backup;
 use crate::copy::{self, Problem, Rules};
 use crate::databases::Database;
 use crate::exit::{Code, Failure, Result};
@@ -89,6 +92,14 @@ impl<'a> Copies<'a> {
     pub fn left_out(&self, volume: &Path) -> Vec<PathBuf> {
         let ours = [".tiffin", ".tiffin-tmp", "lost+found", SETTINGS_ENV];
         let mut out: Vec<PathBuf> = ours.iter().map(|name| volume.join(name)).collect();
+        // Backups are no data, and would make each copy as large as all of them.
+        let below = fs::read_dir(volume).into_iter().flatten().flatten();
+        let index = OsStr::from_bytes(backup::INDEX.to_bytes());
+        out.extend(
+            below
+                .map(|entry| entry.path())
+                .filter(|path| path.join(index).is_file()),
+        );
         let others = self.volumes().chain(volumes::points());
         out.extend(others.filter(|path| path != volume && path.starts_with(volume)));
         out

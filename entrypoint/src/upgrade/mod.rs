@@ -53,6 +53,12 @@ pub struct Upgrade<'a> {
     keep: usize,
 }
 
+/// Whether an upgrade, or the way back from one, did not come to its end; `directory` is that
+/// of the volume's state.
+pub fn is_under_way(root: &Root, directory: &str) -> Result<bool> {
+    Ok(Book { root, directory }.read()?.is_some())
+}
+
 impl<'a> Upgrade<'a> {
     pub fn new(
         contract: &'a Contract,

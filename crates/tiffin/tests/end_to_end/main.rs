@@ -9,6 +9,7 @@ mod build;
 mod capture;
 mod changes;
 mod customer;
+mod databases;
 mod harness;
 mod hostile;
 mod https;
