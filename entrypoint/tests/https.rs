@@ -405,7 +405,7 @@ fn files_that_change_are_taken_without_a_word_and_nothing_else_is() {
         json!(fingerprint(&other, "/given/own.pem"))
     );
 
-    // By a link's exchange, as Kubernetes does it, and by writing into the file.
+    // By writing into the files, as one does with a file that is mounted by itself.
     certificate(&other, "own", None, 70, "DNS:portal.example");
     for file in ["own.pem", "own.key"] {
         b.file(&format!("/given/{file}"), &given(&other, file));
@@ -435,6 +435,37 @@ fn files_that_change_are_taken_without_a_word_and_nothing_else_is() {
         1,
         "it was never restarted"
     );
+}
+
+/// Kubernetes mounts a secret as links to links, and exchanges the one in the middle.
+#[test]
+fn a_link_that_is_exchanged_is_a_renewal() {
+    let mut b = a_box();
+    let turn = |b: &TestBox, to: &str| {
+        certificate(b, "own", None, 90, "DNS:portal.example");
+        for name in ["own.pem", "own.key"] {
+            b.file(&format!("/secret/{to}/{name}"), &given(b, name));
+        }
+        let link = b.path("/secret/..new");
+        std::os::unix::fs::symlink(to, &link).unwrap();
+        fs::rename(link, b.path("/secret/..data")).unwrap();
+    };
+    turn(&b, "..1");
+    for (name, file) in [("CERT", "own.pem"), ("KEY", "own.key")] {
+        let path = b.path(&format!("/secret/{file}"));
+        std::os::unix::fs::symlink(format!("..data/{file}"), &path).unwrap();
+        b.env(&format!("{name}_FILE"), &path.display().to_string());
+    }
+    let running = b.start().until(&b, "web ready");
+    b.wait_for("/web.log");
+    for to in ["..2", "..3"] {
+        turn(&b, to);
+        wait("the renewed certificate", || {
+            (text(&b, CERT) == given(&b, "own.pem")).then_some(())
+        });
+    }
+    running.stop().exits(0).says("certificates are renewed");
+    assert_eq!(text(&b, "/web.log").matches("start").count(), 1);
 }
 
 #[test]

@@ -44,6 +44,10 @@ impl Certificate {
         let none = |error: x509_cert::der::Error| format!("it is no X.509 certificate ({error})");
         let parsed = CertificateInner::<Raw>::from_der(&der).map_err(none)?;
         let tbs = parsed.tbs_certificate();
+        // RFC 5280, 4.1.1.2: only one of the two is signed.
+        if parsed.signature_algorithm() != tbs.signature() {
+            return Err("it names two algorithms for its one signature".to_owned());
+        }
         let time = |time: x509_cert::time::Time| {
             let seconds = time.to_unix_duration().as_secs();
             (
@@ -58,7 +62,11 @@ impl Certificate {
         let constraints = tbs.get_extension::<BasicConstraints>().map_err(none)?;
         Ok(Certificate {
             signed: signed_part(&der).map_err(none)?,
-            signature: parsed.signature().raw_bytes().to_vec(),
+            signature: parsed
+                .signature()
+                .as_bytes()
+                .ok_or("its signature is no whole number of bytes")?
+                .to_vec(),
             algorithm: parsed.signature_algorithm().oid,
             subject: shown(&tbs.subject().to_string()),
             issuer: shown(&tbs.issuer().to_string()),
