@@ -178,6 +178,48 @@ fn public_tools_open_a_backup_and_check_its_sums() {
 }
 
 #[test]
+fn a_backup_is_encrypted_on_its_way_with_a_public_key() {
+    let b = with_data();
+    let before = tree(&b.path("/data"));
+    let (key, secret, file) = (b.path("/key.txt"), b.path("/b.age"), b.path("/b.tar.gz"));
+    let run = |command: &mut Command| {
+        let ended = Ended::of(command.output().unwrap());
+        ended.exits(0);
+        ended.out
+    };
+    run(Command::new("age-keygen").arg("-o").arg(&key));
+    let public = run(Command::new("age-keygen").arg("-y").arg(&key));
+    let mut taking = b.spawn(&["backup"]);
+    let out = taking.stdout.take().unwrap();
+    let mut age = Command::new("age");
+    age.args(["-r", public.trim(), "-o"])
+        .arg(&secret)
+        .stdin(out);
+    run(&mut age);
+    assert!(taking.wait().unwrap().success());
+    let bytes = fs::read(&secret).unwrap();
+    assert!(bytes.starts_with(b"age-encryption.org/v1"));
+    b.run(&["backup", "verify", secret.to_str().unwrap()])
+        .exits(65);
+    let open = || {
+        let mut age = Command::new("age");
+        age.args(["-d", "-i"])
+            .arg(&key)
+            .arg("-o")
+            .arg(&file)
+            .arg(&secret);
+        age
+    };
+    run(&mut open());
+    let new = empty();
+    restore(&new, &file, &[]).exits(0);
+    assert_eq!(tree(&new.path("/data")), before);
+    // Cut or changed, it does not even open.
+    fs::write(&secret, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(!open().output().unwrap().status.success());
+}
+
+#[test]
 fn no_flipped_byte_and_no_cut_goes_unnoticed_and_nothing_is_touched() {
     let b = with_data();
     // Where a flipped bit breaks the compression itself.

@@ -113,6 +113,29 @@ fn forward_and_back_and_forward() {
 }
 
 #[test]
+fn scheduled_backups_are_in_no_copy_and_stay_over_an_upgrade_and_back() {
+    let mut b = product();
+    once(&b);
+    b.file("/data/backups/.tiffin-backups", "one.tar.gz\n");
+    b.file("/data/backups/one.tar.gz", "a backup");
+    let holds_it = |path: PathBuf| path.ends_with("one.tar.gz");
+    version(&mut b, "v2");
+    once(&b);
+    let copies = seen(&b.path("/data/.tiffin/copies"));
+    assert!(copies.len() > 100, "{copies:?}");
+    assert!(!copies.into_keys().any(holds_it));
+    b.run(&["rollback", "--yes"]).exits(0);
+    is_whole(&b, "v1");
+    assert!(
+        !seen(&b.path("/data/.tiffin/copies"))
+            .into_keys()
+            .any(holds_it)
+    );
+    let text = fs::read_to_string(b.path("/data/backups/one.tar.gz")).unwrap();
+    assert_eq!(text, "a backup");
+}
+
+#[test]
 fn a_start_that_is_refused_touches_nothing() {
     let mut b = product();
     version(&mut b, "v2");
