@@ -44,6 +44,13 @@ pub struct ToMake {
     wanted: Wanted,
 }
 
+impl ToMake {
+    /// By which the contract knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// What is told of it, by `certificates --json` too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {

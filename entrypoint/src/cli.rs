@@ -81,7 +81,8 @@ docker run --rm IMAGE render [PATH…] the configuration files as they would be;
                                      --diff only what changes, --show-secrets
 docker run --rm IMAGE explain NAME   what a setting, variable or file reaches; --json
 docker run --rm IMAGE manifest PLATFORM  what runs the box there: docker-run, compose, swarm,
-                                     kubernetes, quadlet, systemd, nomad; --name, --memory, --cpus
+                                     kubernetes, quadlet, systemd, nomad; --name, --memory, --cpus,
+                                     --scale web=3,worker=4 for a box of each role
 docker run --rm IMAGE version        name and version
 docker run --rm -v data:/data IMAGE rollback [VERSION]  put back the data that an upgrade kept;
                                      --list shows what is kept, --yes does it

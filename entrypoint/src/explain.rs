@@ -151,7 +151,7 @@ pub fn explain(
     })
 }
 
-fn setters(contract: &Contract, reach: &Reach) -> Vec<Setter> {
+pub fn setters(contract: &Contract, reach: &Reach) -> Vec<Setter> {
     contract
         .settings
         .iter()

@@ -23,6 +23,7 @@ mod page;
 mod plan;
 mod preflight;
 mod render;
+mod roles;
 mod root;
 mod runtime;
 mod secrets;

@@ -9,6 +9,7 @@ use services::{Service, supervisord, systemd};
 use crate::backup::schedule;
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
+use crate::roles;
 use crate::root::Root;
 use crate::volume::Watched;
 
@@ -90,8 +91,8 @@ pub fn plan(
         )?);
     }
     if let Some(text) = crate::page::unit(root, environment) {
-        let name = "status-page.service";
-        let mut page = systemd::parse(name, &[&text])
+        let name = format!("{}.service", crate::page::SERVICE);
+        let mut page = systemd::parse(&name, &[&text])
             .map_err(|e| config(&e))?
             .value;
         // It shows where settings are from, as the first process sees them.
@@ -127,7 +128,15 @@ pub fn plan(
             service.aliases.push(name.clone());
         }
     }
-    let mut plan = order(contract, engine, root, services, warnings)?;
+    let chosen = roles::chosen(environment);
+    let mut plan = order(
+        contract,
+        engine,
+        root,
+        chosen.as_deref(),
+        services,
+        warnings,
+    )?;
     let timers = timers.into_iter().map(|(_, timer, _)| timer);
     for timer in timers.chain(scheduled) {
         for planned in &mut plan.services {
@@ -181,7 +190,7 @@ pub fn programs(
             });
         }
     }
-    let mut plan = order(contract, engine, root, programs, warnings)?;
+    let mut plan = order(contract, engine, root, None, programs, warnings)?;
     plan.daemon = Some(daemon);
     plan.alone = true;
     Ok(plan)
@@ -391,6 +400,7 @@ fn order(
     contract: &Contract,
     engine: &Engine<'_>,
     root: &Root,
+    roles: Option<&[&str]>,
     mut services: Vec<Service>,
     mut warnings: Vec<String>,
 ) -> Result<Plan> {
@@ -470,13 +480,36 @@ fn order(
             }
         }
     }
+    for (role, name) in contract
+        .roles
+        .iter()
+        .flat_map(|(role, said)| said.services.iter().map(move |name| (role, name)))
+    {
+        if roles.is_some() && called(name).is_empty() {
+            return Err(Failure::new(
+                Code::Config,
+                format!(
+                    "cannot start: the role {role} has a service `{name}`, and no unit or program has that name"
+                ),
+            ));
+        }
+    }
+    // A box of roles runs these.
+    let runs: Vec<bool> = services
+        .iter()
+        .map(|service| roles.is_none_or(|roles| roles::run(contract, roles, service)))
+        .collect();
+    let waited_for: BTreeSet<usize> = (0..services.len())
+        .filter(|at| runs[*at])
+        .flat_map(|at| needs[at].iter().copied())
+        .collect();
     let mut planned = Vec::with_capacity(services.len());
     let names: Vec<String> = services.iter().map(|s| s.name.clone()).collect();
     for ((at, mut service), wanted) in services.into_iter().enumerate().zip(overrides) {
         let wrong = |what: &str, reason: String| {
             Failure::new(
                 Code::Config,
-                format!("cannot start {}: {what}: {reason}", service.name),
+                format!("cannot start {}: {what}: {reason}", names[at]),
             )
         };
         let mut skip = None;
@@ -497,6 +530,19 @@ fn order(
                 skip = Some(format!("{} {what}", condition.path));
             }
         }
+        let mut once = wanted.once;
+        if !runs[at] && skip.is_none() {
+            match &wanted.done {
+                Some(line) if waited_for.contains(&at) => {
+                    let line = engine
+                        .text(line)
+                        .map_err(|reason| wrong("its `done`", reason))?;
+                    roles::waiting(&mut service, &line);
+                    once = false;
+                }
+                _ => skip = Some(roles::reason(contract, &service)),
+            }
+        }
         let ready = wanted
             .ready
             .as_ref()
@@ -511,7 +557,7 @@ fn order(
             service,
             needs: needs[at].iter().copied().collect(),
             ready,
-            once: wanted.once,
+            once,
             again: watched(contract, engine, &wanted.again),
             skip,
             timer: None,

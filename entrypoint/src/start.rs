@@ -7,6 +7,7 @@ use crate::control::{self, Reply, Request};
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
 use crate::log::{say, warn};
+use crate::plan::Plan;
 use crate::root::Root;
 use crate::secrets::{self, Secrets};
 use crate::settings::{self, Environment, Given, MASK, Resolved};
@@ -15,7 +16,7 @@ use crate::upgrade::{self, Decision, Upgrade};
 use crate::volume::{self, Lock, State};
 use crate::{
     accounts, backup, ca_bundle, certificates, databases, explain, facts, plan, preflight,
-    render as files, runtime, sys,
+    render as files, roles, runtime, sys,
 };
 
 pub fn contract(root: &Root) -> Result<Contract> {
@@ -71,6 +72,7 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
     for warning in &resolved.warnings {
         warn(warning);
     }
+    roles::check(contract, root, environment, &resolved)?;
     preflight::warn_at_start(contract, root, &resolved);
     // The volume is ours from here on.
     let _lock = match lock {
@@ -194,6 +196,27 @@ pub fn values(contract: &Contract, root: &Root, resolved: &Resolved) -> Variable
     let mut values = facts::now(contract, root);
     values.extend(resolved.variables(contract));
     values
+}
+
+/// What will run, before anything is written: users and conditions stand in files that are
+/// rendered later.
+pub fn foreseen(
+    contract: &Contract,
+    root: &Root,
+    environment: &Environment,
+    resolved: &Resolved,
+) -> Result<(Variables, Plan)> {
+    let mut variables = values(contract, root, resolved);
+    stand_in(contract, resolved.to_generate.keys(), &mut variables);
+    let rendered = chosen(contract, &variables, &[])?;
+    let seen = root.with(
+        rendered
+            .iter()
+            .map(|(template, text)| (template.dest.as_str(), text.as_str())),
+    );
+    let engine = Engine::new(contract, &variables);
+    let plan = plan::plan(contract, &engine, &seen, &environment.variables)?;
+    Ok((variables, plan))
 }
 
 /// `docker run IMAGE bash`: nothing is printed, and a running box on the same volume is

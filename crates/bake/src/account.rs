@@ -99,7 +99,8 @@ pub fn account<'a>(
     account.left_out = left_out.into_iter().collect();
     for (service, said) in &contract.services {
         let mut texts: Vec<&str> = said.when.iter().map(String::as_str).collect();
-        texts.extend(said.data.iter().chain(&said.check_data).map(String::as_str));
+        let commands = said.data.iter().chain(&said.check_data).chain(&said.done);
+        texts.extend(commands.map(String::as_str));
         if let Some(ready) = &said.ready {
             let checks = [&ready.tcp, &ready.unix, &ready.http, &ready.command];
             texts.extend(checks.into_iter().flatten().map(String::as_str));

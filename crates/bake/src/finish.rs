@@ -212,6 +212,7 @@ pub fn finish(
         backup: recipe.backup.clone(),
         certificates: recipe.certificates.clone(),
         ca_bundle: recipe.ca_bundle.clone(),
+        roles: recipe.roles.clone(),
     };
     let written: Vec<TemplateEvent> = written.into_iter().map(|w| w.event).collect();
     let account = account::account(&contract, &written, fixed, events());

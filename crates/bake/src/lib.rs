@@ -262,7 +262,8 @@ fn expressions(recipe: &Recipe) -> Vec<String> {
     let mut out: Vec<String> = conditions.map(|text| format!("{{{{ {text} }}}}")).collect();
     for service in recipe.services.values() {
         out.extend(service.when.iter().map(|when| format!("{{{{ {when} }}}}")));
-        let texts = service.data.iter().chain(&service.check_data);
+        let commands = service.data.iter().chain(&service.check_data);
+        let texts = commands.chain(&service.done);
         out.extend(texts.filter(|text| text.contains("{{")).cloned());
         if let Some(ready) = &service.ready {
             out.extend(

@@ -92,6 +92,9 @@ pub struct Contract {
     /// Whom services trust besides the public authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<CaBundle>,
+    /// Parts of the box that can run as boxes of their own, by the name that `TIFFIN_ROLE` takes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub roles: BTreeMap<String, Role>,
 }
 
 /// A certificate with its key, which an operator gives, or the box makes.
@@ -118,6 +121,20 @@ pub struct CaBundle {
     /// Those that call others; all when none is named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<String>,
+}
+
+/// Services that run together where a product runs as several boxes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Role {
+    /// Services, as [`Contract::services`] names them.
+    pub services: Vec<String>,
+    /// Those of [`Contract::ports`] that its boxes listen on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// There is never more than one such box at a time.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub single: bool,
 }
 
 /// What the recipe says about backups of the volumes.
@@ -392,6 +409,10 @@ pub struct ServiceOverride {
     /// open. It runs before anything is written, as the service's user.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub check_data: Vec<String>,
+    /// With `once`: a command line that succeeds when the job's work is there, whichever box
+    /// did it. Boxes without the job wait for it. May hold Jinja expressions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done: Option<String>,
 }
 
 /// What the machine must have. Of the box and of its services memory and disk add up; of

@@ -11,6 +11,7 @@ mod error;
 mod field;
 mod needs;
 mod read;
+mod roles;
 mod setting;
 mod yaml;
 
@@ -85,6 +86,8 @@ pub struct Recipe {
     /// By name.
     pub certificates: BTreeMap<String, contract::ServerCertificate>,
     pub ca_bundle: Option<contract::CaBundle>,
+    /// Parts that can run as boxes of their own.
+    pub roles: BTreeMap<String, contract::Role>,
     /// `SIGTERM`.
     pub stop_signal: Option<String>,
     /// Seconds between the stop signal and SIGKILL, for the whole box.

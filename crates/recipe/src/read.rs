@@ -12,6 +12,7 @@ use crate::certificates::{ca_bundle, certificates};
 use crate::error::{Error, Problem, Result, nearest};
 use crate::field::{Field, Table};
 use crate::needs::needs;
+use crate::roles::roles;
 use crate::setting::{known, settings};
 use crate::yaml::{self, quote};
 use crate::{Base, Compression, Copy, Frozen, Health, Layer, Recipe, Step};
@@ -47,6 +48,7 @@ const KEYS: &[&str] = &[
     "backup",
     "certificates",
     "ca_bundle",
+    "roles",
     "stop_signal",
     "stop_timeout",
     "labels",
@@ -110,6 +112,11 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
         Some(field) => volumes(&field)?,
         None => vec!["/data".to_owned()],
     };
+    let known_ports = table
+        .get("ports")
+        .map(|field| ports(&field))
+        .transpose()?
+        .unwrap_or_default();
     let base = match table.get("base") {
         Some(field) => base(&field, &files)?,
         None => Base::Debootstrap {
@@ -175,11 +182,12 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             .transpose()?,
         settings: known_settings,
         volumes: known_volumes,
-        ports: table
-            .get("ports")
-            .map(|field| ports(&field))
+        roles: table
+            .get("roles")
+            .map(|field| roles(&field, &known_ports))
             .transpose()?
             .unwrap_or_default(),
+        ports: known_ports,
         links: table
             .get("files")
             .map(|field| links(&field))
@@ -601,6 +609,7 @@ fn services(
             "needs",
             "check_data",
             "freeze",
+            "done",
         ])?;
         if let Some(again) = table.get("again") {
             for item in again.list()? {
@@ -614,6 +623,16 @@ fn services(
                 ))
                 .hint("add `once: true`"));
             }
+        }
+        if let Some(done) = table.get("done")
+            && !table.flag("once")?
+        {
+            return Err(Problem::new(format!(
+                "{} at line {} is for a job that runs once",
+                quote(&done.place),
+                done.line
+            ))
+            .hint("add `once: true`"));
         }
         if let Some(freeze) = table.get("freeze") {
             let words = freeze.list()?;
@@ -649,6 +668,7 @@ fn services(
                 .unwrap_or_default(),
             check_data: table.texts("check_data")?,
             freeze: table.texts("freeze")?,
+            done: table.text("done")?,
         };
         if service.after.contains(&key.name) {
             return Err(Problem::new(format!(

@@ -12,6 +12,7 @@ use crate::exit::{Code, Failure, Result};
 use crate::facts;
 use crate::plan::{self, Plan, Planned};
 use crate::render;
+use crate::roles;
 use crate::root::Root;
 use crate::settings::{self, Environment, Given, Sources, is_secret};
 
@@ -23,6 +24,9 @@ const JOB: Duration = Duration::from_secs(600);
 const DAEMON: Duration = Duration::from_secs(90);
 /// Between the box's own limit for its stop and the platform's SIGKILL. Seconds.
 const MARGIN: u64 = 10;
+/// For so long a box with ports still serves when it is told to stop: until whoever sends it
+/// requests has heard of it. Seconds.
+const DRAIN: u64 = 10;
 
 pub struct Description {
     pub title: String,
@@ -37,6 +41,8 @@ pub struct Description {
     pub secrets: Vec<Secret>,
     pub volumes: Vec<Mount>,
     pub ports: Vec<u16>,
+    /// What is started: the box, or a box for each role.
+    pub parts: Vec<Part>,
     /// Seconds from SIGTERM to SIGKILL: more than `TIFFIN_STOP_TIMEOUT`.
     pub grace: u64,
     /// Seconds that a start may take.
@@ -46,6 +52,30 @@ pub struct Description {
     /// MiB.
     pub memory: Option<u64>,
     pub cpus: Option<String>,
+}
+
+/// Boxes that are alike.
+pub struct Part {
+    /// A DNS label.
+    pub name: String,
+    /// `None` for the whole box.
+    pub role: Option<String>,
+    pub replicas: u32,
+    pub ports: Vec<u16>,
+    /// Never two at a time.
+    pub single: bool,
+    /// It ends when its jobs are done.
+    pub job: bool,
+}
+
+impl Part {
+    /// What the part says besides the settings of all.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let role = self.role.iter().map(|role| (roles::VARIABLE, role.clone()));
+        let drain = (!self.ports.is_empty() && self.role.is_some())
+            .then(|| (roles::DRAIN, DRAIN.to_string()));
+        role.chain(drain).collect()
+    }
 }
 
 /// A setting, and what a comment says about it.
@@ -79,6 +109,14 @@ pub fn describe(
     environment: &Environment,
     wanted: &Wanted,
 ) -> Result<Description> {
+    let mut environment = environment.clone();
+    if let Some(scale) = &wanted.scale {
+        let names = scaled(contract, scale)?;
+        environment
+            .variables
+            .insert(roles::VARIABLE.to_owned(), names.join(","));
+    }
+    let environment = &environment;
     let given = given(contract, root, environment)?;
     let variables = {
         let mut variables = facts::now(contract, root);
@@ -97,29 +135,113 @@ pub fn describe(
     let stop = given
         .stop
         .unwrap_or_else(|| longest(&plan, stop_time).clamp(10, LONGEST));
+    let needed: Vec<String> = match wanted.scale {
+        Some(_) => roles::wanting(contract, &there, &engine, &plan, &given.resolved),
+        None => Vec::new(),
+    }
+    .into_iter()
+    .map(|problem| problem.name)
+    .collect();
     let mut settings = own(environment, stop);
-    let (lines, secrets) = lines(contract, &given);
+    let (lines, secrets) = lines(contract, &given, &needed);
     settings.extend(lines);
+    let name = wanted
+        .name
+        .clone()
+        .unwrap_or_else(|| label(product_name(contract), "box"));
+    let parts = match &wanted.scale {
+        Some(scale) => parts(contract, scale, &plan, &name),
+        None => vec![Part {
+            name: name.clone(),
+            role: None,
+            replicas: 1,
+            ports: contract.ports.clone(),
+            single: true,
+            job: false,
+        }],
+    };
+    let drain = match wanted.scale {
+        Some(_) => DRAIN,
+        None => 0,
+    };
     let product = &contract.product;
     Ok(Description {
         title: product.title.clone(),
         version: product.version.clone(),
         image: format!("{}:{}", product.name, product.version),
-        name: wanted
-            .name
-            .clone()
-            .unwrap_or_else(|| label(product.name.rsplit('/').next().unwrap_or_default(), "box")),
+        name,
         settings,
         secrets,
         volumes: mounts(contract),
         ports: contract.ports.clone(),
-        grace: stop + MARGIN,
+        parts,
+        grace: drain + stop + MARGIN,
         start: (longest(&plan, start_time) + 60).min(LONGEST),
         read_only: may_be_read_only(contract),
         capabilities: capabilities(contract),
         memory: wanted.memory,
         cpus: wanted.cpus.clone(),
     })
+}
+
+fn product_name(contract: &Contract) -> &str {
+    let name = &contract.product.name;
+    name.rsplit('/').next().unwrap_or_default()
+}
+
+/// The roles that boxes are written for.
+fn scaled<'c>(contract: &'c Contract, scale: &BTreeMap<String, u32>) -> Result<Vec<&'c str>> {
+    let wrong = |reason: String| {
+        let known: Vec<&str> = contract.roles.keys().map(String::as_str).collect();
+        let hint = match known[..] {
+            [] => "the box has no roles: it is meant to run as one".to_owned(),
+            _ => format!("roles are {}", known.join(", ")),
+        };
+        let message = format!("cannot write a manifest: {reason}");
+        Err(Failure::new(Code::Usage, message).hint(hint))
+    };
+    for (name, number) in scale {
+        match contract.roles.get(name) {
+            None => {
+                return wrong(format!(
+                    "--scale speaks of a role `{name}`, which the box has not"
+                ));
+            }
+            Some(role) if role.single && *number > 1 => {
+                return wrong(format!(
+                    "of the role `{name}` there may be one box, not {number}"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let names = contract.roles.keys().map(String::as_str);
+    Ok(names.filter(|name| scale.get(*name) != Some(&0)).collect())
+}
+
+fn parts(contract: &Contract, scale: &BTreeMap<String, u32>, plan: &Plan, name: &str) -> Vec<Part> {
+    let roles = contract.roles.iter();
+    roles
+        .filter_map(|(role, said)| {
+            let replicas = scale.get(role).copied().unwrap_or(1);
+            let of_role = |planned: &&Planned| {
+                let mut names = said.services.iter();
+                names.any(|name| plan::is_called(&planned.service, name))
+            };
+            (replicas > 0).then(|| Part {
+                name: format!("{name}-{role}"),
+                role: Some(role.clone()),
+                replicas,
+                ports: said.ports.clone(),
+                single: said.single,
+                job: plan
+                    .services
+                    .iter()
+                    .filter(of_role)
+                    .all(|planned| planned.service.kind == services::Kind::Oneshot),
+            })
+        })
+        .collect()
 }
 
 /// What the environment gives, checked.
@@ -208,7 +330,12 @@ fn own(environment: &Environment, stop: u64) -> Vec<Line> {
     lines
 }
 
-fn lines(contract: &Contract, given: &GivenSettings) -> (Vec<Line>, Vec<Secret>) {
+/// `needed` are required besides those that the contract says.
+fn lines(
+    contract: &Contract,
+    given: &GivenSettings,
+    needed: &[String],
+) -> (Vec<Line>, Vec<Secret>) {
     let (mut lines, mut secrets) = (Vec::new(), Vec::new());
     for (name, setting) in &contract.settings {
         let is_given = given.texts.contains_key(name) || given.files.contains(name);
@@ -217,7 +344,8 @@ fn lines(contract: &Contract, given: &GivenSettings) -> (Vec<Line>, Vec<Secret>)
         let note = note(setting);
         if file {
             // One that nobody gives is generated and kept, or is not needed.
-            if is_given || setting.required && setting.generate.is_none() {
+            let required = setting.required && setting.generate.is_none() || needed.contains(name);
+            if is_given || required {
                 secrets.push(Secret {
                     name: name.clone(),
                     note,
@@ -225,7 +353,8 @@ fn lines(contract: &Contract, given: &GivenSettings) -> (Vec<Line>, Vec<Secret>)
             }
             continue;
         }
-        let value = match (given.texts.get(name), setting.required) {
+        let required = setting.required || needed.contains(name);
+        let value = match (given.texts.get(name), required) {
             (Some(text), _) => Value::Given(text.clone()),
             (None, true) => Value::Required,
             (None, false) => Value::Default(values::literal_default(setting).unwrap_or_default()),

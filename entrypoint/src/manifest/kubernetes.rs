@@ -1,7 +1,7 @@
 //! Kubernetes, and `podman kube play` with it: a Deployment of one box with its claims,
 //! secret and service.
 
-use super::describe::{Description, Value};
+use super::describe::{Description, Part, Value};
 use super::quote::yaml;
 use super::text::{Text, after, head};
 use crate::exit::Result;
@@ -20,7 +20,11 @@ pub fn write(d: &Description) -> Result<String> {
         "#",
     );
     text.line("# Start and upgrade: kubectl apply -f box.yaml");
-    for mount in &d.volumes {
+    let whole = d.parts.iter().all(|part| part.role.is_none());
+    if !whole {
+        text.line("# Boxes of roles keep nothing: databases are elsewhere.");
+    }
+    for mount in d.volumes.iter().filter(|_| whole) {
         begin(
             &mut text,
             "v1",
@@ -38,13 +42,16 @@ pub fn write(d: &Description) -> Result<String> {
             text.line(&format!("  {}: \"\"{}", secret.name, after(&secret.note)));
         }
     }
-    deployment(&mut text, d);
-    if !d.ports.is_empty() {
-        begin(&mut text, "v1", "Service", &d.name);
+    for part in &d.parts {
+        workload(&mut text, d, part);
+        if part.ports.is_empty() {
+            continue;
+        }
+        begin(&mut text, "v1", "Service", &part.name);
         text.line("spec:")
-            .line(&format!("  selector: {{app: {}}}", d.name))
+            .line(&format!("  selector: {{app: {}}}", part.name))
             .line("  ports:");
-        for port in &d.ports {
+        for port in &part.ports {
             text.line(&format!(
                 "    - {{name: port-{port}, port: {port}, targetPort: {port}}}"
             ));
@@ -60,36 +67,62 @@ fn begin(text: &mut Text, version: &str, kind: &str, name: &str) {
     text.line("metadata:").line(&format!("  name: {name}"));
 }
 
-fn deployment(text: &mut Text, d: &Description) {
-    begin(text, "apps/v1", "Deployment", &d.name);
-    text.line(&format!("  labels: {{app: {}}}", d.name));
-    text.lines([
-        "spec:",
-        "  replicas: 1",
-        "  strategy: {type: Recreate}  # two boxes never share a volume",
-    ]);
-    text.line(&format!("  selector: {{matchLabels: {{app: {}}}}}", d.name));
+/// A Deployment, or a Job for what ends.
+fn workload(text: &mut Text, d: &Description, part: &Part) {
+    let name = &part.name;
+    if part.job {
+        // A Job cannot be changed: each version has its own.
+        let version: String = d
+            .version
+            .to_ascii_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .take(20)
+            .collect();
+        let job = format!("{name}-{}", version.trim_matches('-'));
+        begin(text, "batch/v1", "Job", job.trim_end_matches('-'));
+        text.line(&format!("  labels: {{app: {name}}}"));
+        text.lines(["spec:", "  backoffLimit: 10"]);
+    } else {
+        begin(text, "apps/v1", "Deployment", name);
+        text.line(&format!("  labels: {{app: {name}}}"));
+        text.line("spec:")
+            .line(&format!("  replicas: {}", part.replicas));
+        text.line(match (part.role.is_none(), part.single) {
+            (true, _) => "  strategy: {type: Recreate}  # two boxes never share a volume",
+            (_, true) => "  strategy: {type: Recreate}  # never two at a time",
+            _ => {
+                "  strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}"
+            }
+        });
+        text.line(&format!("  selector: {{matchLabels: {{app: {name}}}}}"));
+    }
     text.line("  template:")
         .line("    metadata:")
-        .line(&format!("      labels: {{app: {}}}", d.name));
+        .line(&format!("      labels: {{app: {name}}}"));
     text.line("    spec:")
         .line(&format!("      terminationGracePeriodSeconds: {}", d.grace));
+    if part.job {
+        text.line("      restartPolicy: OnFailure");
+    }
     text.lines([
         "      automountServiceAccountToken: false",
         "      enableServiceLinks: false",
     ]);
     text.line("      containers:")
-        .line(&format!("        - name: {}", d.name));
+        .line(&format!("        - name: {name}"));
     text.line(&format!("          image: {}", yaml(&d.image)));
     text.line("          imagePullPolicy: IfNotPresent");
-    if !d.ports.is_empty() {
+    if !part.ports.is_empty() {
         text.line("          ports:");
-        for port in &d.ports {
+        for port in &part.ports {
             text.line(&format!("            - {{containerPort: {port}}}"));
         }
     }
-    environment(text, d);
-    probes(text, d);
+    environment(text, d, part);
+    if !part.job {
+        probes(text, d);
+    }
     security(text, d);
     resources(text, d);
     if d.volumes.is_empty() && d.secrets.is_empty() {
@@ -111,10 +144,13 @@ fn deployment(text: &mut Text, d: &Description) {
     text.line("      volumes:");
     for mount in &d.volumes {
         text.line(&format!("        - name: {}", mount.name));
-        text.line(&format!(
-            "          persistentVolumeClaim: {{claimName: {}-{}}}",
-            d.name, mount.name
-        ));
+        text.line(&match part.role {
+            None => format!(
+                "          persistentVolumeClaim: {{claimName: {}-{}}}",
+                d.name, mount.name
+            ),
+            Some(_) => "          emptyDir: {medium: Memory}".to_owned(),
+        });
     }
     if !d.secrets.is_empty() {
         text.line("        - name: secrets").line(&format!(
@@ -124,8 +160,14 @@ fn deployment(text: &mut Text, d: &Description) {
     }
 }
 
-fn environment(text: &mut Text, d: &Description) {
+fn environment(text: &mut Text, d: &Description, part: &Part) {
     text.line("          env:");
+    for (name, value) in part.settings() {
+        text.line(&format!(
+            "            - {{name: {name}, value: {}}}",
+            expanded(&value)
+        ));
+    }
     for line in &d.settings {
         let (name, note) = (&line.name, after(&line.note));
         text.line(&match &line.value {

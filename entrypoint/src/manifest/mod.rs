@@ -16,6 +16,8 @@ mod swarm;
 mod systemd;
 mod text;
 
+use std::collections::BTreeMap;
+
 use contract::Contract;
 
 use crate::exit::{Code, Failure, Result};
@@ -54,6 +56,8 @@ pub struct Wanted {
     pub memory: Option<u64>,
     /// A limit in processors, such as `1.5`.
     pub cpus: Option<String>,
+    /// A box for each role, and how many of some.
+    pub scale: Option<BTreeMap<String, u32>>,
 }
 
 /// # Errors
@@ -82,6 +86,7 @@ pub fn parse(words: &[&str]) -> Result<Wanted> {
         name: None,
         memory: None,
         cpus: None,
+        scale: None,
     };
     while let Some((option, after)) = rest.split_first() {
         let Some((value, after)) = after.split_first() else {
@@ -113,6 +118,18 @@ pub fn parse(words: &[&str]) -> Result<Wanted> {
                 }
                 wanted.cpus = Some((*value).to_owned());
             }
+            "--scale" => {
+                if !matches!(wanted.platform, Platform::Swarm | Platform::Kubernetes) {
+                    return Err(wrong(format!(
+                        "--scale is for platforms of several machines, and {platform} is none"
+                    ))
+                    .hint("write one for swarm or kubernetes"));
+                }
+                wanted.scale = Some(
+                    scale(value)
+                        .ok_or_else(|| refused("roles and numbers, such as web=3,worker=4"))?,
+                );
+            }
             _ => return Err(wrong(format!("`{option}` is not understood")).hint(OPTIONS)),
         }
         rest = after;
@@ -120,7 +137,21 @@ pub fn parse(words: &[&str]) -> Result<Wanted> {
     Ok(wanted)
 }
 
-const OPTIONS: &str = "options are --name NAME, --memory SIZE and --cpus NUMBER";
+const OPTIONS: &str =
+    "options are --name NAME, --memory SIZE, --cpus NUMBER and --scale ROLE=NUMBER,…";
+
+/// `web=3,worker=4`, each role once.
+fn scale(text: &str) -> Option<BTreeMap<String, u32>> {
+    let mut roles = BTreeMap::new();
+    for item in text.split(',') {
+        let (role, number) = item.split_once('=')?;
+        let number = number.parse().ok().filter(|number| *number <= 1000)?;
+        if role.is_empty() || roles.insert(role.to_owned(), number).is_some() {
+            return None;
+        }
+    }
+    Some(roles)
+}
 
 /// A DNS label, which every platform takes as a name.
 fn name(text: &str) -> Option<String> {

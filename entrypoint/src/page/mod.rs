@@ -22,6 +22,8 @@ use crate::volume::State;
 
 pub const VARIABLE: &str = "TIFFIN_STATUS_PAGE";
 /// The file on the first volume. Its name says that its content is a secret.
+/// Its name as a service.
+pub const SERVICE: &str = "status-page";
 const TOKEN: &str = "status-page-token";
 /// 62^40 are enough for ever.
 const LENGTH: usize = 40;

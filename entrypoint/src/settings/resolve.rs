@@ -76,6 +76,7 @@ pub fn resolve(contract: &Contract, sources: &Sources<'_>) -> Result<Resolved, V
         &mut problems,
     );
     own(contract, sources.environment, &mut problems);
+    problems.extend(crate::roles::problem(contract, sources.environment));
     unknown(
         contract,
         sources.environment,
@@ -341,6 +342,11 @@ fn own(contract: &Contract, environment: &Environment, problems: &mut Vec<Proble
         schedule::KEEP,
         schedule::is_count,
         "it takes a number of backups, at least 1",
+    );
+    check(
+        crate::roles::DRAIN,
+        |text| text.parse::<u16>().is_ok(),
+        "it takes a number of seconds",
     );
     check("TIFFIN_UNKNOWN", |text| text == "warn", "it takes `warn`");
     let directory = environment.get(schedule::DIRECTORY);

@@ -9,6 +9,8 @@ pub const OWN: &[&str] = &[
     "TIFFIN_SERVICE",
     "TIFFIN_HTTP",
     "TIFFIN_LOG",
+    crate::roles::DRAIN,
+    crate::roles::VARIABLE,
     "TIFFIN_STATUS_PAGE",
     "TIFFIN_STOP_TIMEOUT",
     "TIFFIN_UNKNOWN",

@@ -111,6 +111,10 @@ pub struct Supervisor<'a> {
     /// How the configuration is read again without a box.
     again: Option<&'a dyn Fn() -> Result<Plan>>,
     stop_timeout: Duration,
+    /// For so long the box still serves when it is asked to stop.
+    drain: Duration,
+    /// Until when it does.
+    draining: Option<Instant>,
     /// Everything stops, until then at the latest.
     ending: Option<Instant>,
     hurried: u32,
@@ -199,6 +203,9 @@ impl<'a> Supervisor<'a> {
             .get("TIFFIN_STOP_TIMEOUT")
             .and_then(|t| t.parse().ok())
             .map_or(Duration::from_secs(30), Duration::from_secs);
+        let drain = environment.get(crate::roles::DRAIN);
+        let drain = drain.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let drain = Duration::from_secs(drain);
         Ok(Supervisor {
             root,
             environment,
@@ -223,6 +230,8 @@ impl<'a> Supervisor<'a> {
             alone,
             again: None,
             stop_timeout,
+            drain,
+            draining: None,
             ending: None,
             hurried: 0,
             result: Code::Ok,
@@ -372,6 +381,7 @@ impl<'a> Supervisor<'a> {
             .chain(self.http.deadline())
             .chain(self.certificates.deadline())
             .chain(self.timers_due)
+            .chain(self.draining)
             .min()
     }
 
@@ -381,6 +391,13 @@ impl<'a> Supervisor<'a> {
         self.http_timers(now);
         self.certificate_timers(now);
         self.watchdog_timers(now);
+        if self.draining.is_some_and(|until| until <= now) {
+            say(&format!(
+                "stopping, within {} at most",
+                seconds(self.stop_timeout)
+            ));
+            self.end(Code::Ok);
+        }
         for at in 0..self.slots.len() {
             if self.slots[at].machine.deadline().is_some_and(|d| d <= now) {
                 self.handle(at, Event::Deadline);
@@ -494,6 +511,7 @@ impl<'a> Supervisor<'a> {
         if self.result == Code::Ok {
             self.result = result;
         }
+        self.draining = None;
         if self.ending.is_none() {
             self.ending = Some(Instant::now() + self.stop_timeout);
         }
@@ -684,10 +702,19 @@ impl<'a> Supervisor<'a> {
             return;
         }
         if self.ending.is_none() {
+            if self.draining.is_none() && !self.drain.is_zero() {
+                say(&format!(
+                    "{name}: not ready from now on, and stopping in {}",
+                    seconds(self.drain)
+                ));
+                self.draining = Some(Instant::now() + self.drain);
+                return;
+            }
             say(&format!(
                 "{name}: stopping, within {} at most",
                 seconds(self.stop_timeout)
             ));
+            self.hurried = 1;
             self.end(Code::Ok);
             return;
         }

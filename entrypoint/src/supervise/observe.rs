@@ -272,6 +272,7 @@ impl Supervisor<'_> {
                     (true, "the services are supervised".to_owned())
                 }
             }
+            Question::Ready if self.draining.is_some() => (false, "the box drains".to_owned()),
             Question::Ready if self.ending.is_some() => (false, "the box stops".to_owned()),
             Question::Ready => match missing(|state| !state.is_up()) {
                 missing if missing.is_empty() => (true, "all services are ready".to_owned()),

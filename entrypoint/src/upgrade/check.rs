@@ -35,17 +35,8 @@ pub fn data(
     if contract.services.values().all(|s| s.check_data.is_empty()) {
         return Ok(());
     }
-    let mut variables = start::values(contract, root, resolved);
-    start::stand_in(contract, resolved.to_generate.keys(), &mut variables);
+    let (variables, plan) = start::foreseen(contract, root, environment, resolved)?;
     let engine = Engine::new(contract, &variables);
-    let rendered = start::chosen(contract, &variables, &[])?;
-    // Users and conditions stand in files that are written later.
-    let seen = root.with(
-        rendered
-            .iter()
-            .map(|(t, text)| (t.dest.as_str(), text.as_str())),
-    );
-    let plan = plan::plan(contract, &engine, &seen, &environment.variables)?;
     let accounts = Accounts::read(root)?;
     for (name, said) in &contract.services {
         if said.check_data.is_empty() {

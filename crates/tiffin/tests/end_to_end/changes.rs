@@ -5,7 +5,6 @@ use std::{
     fs,
     io::Write as _,
     process::Stdio,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -339,56 +338,9 @@ fn a_reload_restarts_only_what_the_playbooks_handlers_restart() {
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
 fn databases_of_the_customers_own_by_settings_alone() {
-    const PASSWORD: &str = "external:/pass?word";
     let network = Network::new();
-    // The same image has the servers; nothing of Tiffin starts these.
-    let server = Container {
-        name: unique("databases"),
-    };
-    let user = format!(
-        "import pymongo; pymongo.MongoClient()['reports'].command('createUser', 'app', pwd='{PASSWORD}', roles=['readWrite'])"
-    );
-    let start = format!(
-        "mkdir /tmp/db && /opt/mongodb/bin/mongod --bind_ip_all --dbpath /tmp/db --fork --logpath /tmp/mongod.log \
-         && /opt/mongodb/venv/bin/python -c \"{user}\" \
-         && exec redis-server --bind 0.0.0.0 --port 6380 --requirepass '{PASSWORD}'"
-    );
-    let image = image();
-    must(&mut docker(&[
-        "run",
-        "-d",
-        "--name",
-        &server.name,
-        "--network",
-        &network.name,
-        "--entrypoint",
-        "/bin/sh",
-        &image,
-        "-c",
-        &start,
-    ]));
-    let answers = || {
-        let ping = ["redis-cli", "-p", "6380", "-a", PASSWORD, "ping"];
-        output(&mut server.exec(&ping)).stdout.starts_with(b"PONG")
-    };
-    assert!(
-        within(Duration::from_secs(90), answers),
-        "{}",
-        server.logs()
-    );
-
-    let flags: Vec<String> = [
-        ("MONGODB_HOST", server.name.as_str()),
-        ("MONGODB_DATABASE", "reports"),
-        ("MONGODB_USER", "app"),
-        ("MONGODB_PASSWORD", PASSWORD),
-        ("REDIS_HOST", server.name.as_str()),
-        ("REDIS_PORT", "6380"),
-        ("REDIS_PASSWORD", PASSWORD),
-    ]
-    .iter()
-    .flat_map(|(name, value)| ["-e".to_owned(), format!("{name}={value}")])
-    .collect();
+    let server = Databases::new(&network.name);
+    let flags = server.flags();
     let mut arguments = vec!["--network", network.name.as_str()];
     arguments.extend(flags.iter().map(String::as_str));
     let container = Container::run(&arguments);
@@ -408,7 +360,15 @@ fn databases_of_the_customers_own_by_settings_alone() {
         "{processes}"
     );
     let count = "import pymongo; print(sum(pymongo.MongoClient()['reports'][c].count_documents({}) for c in pymongo.MongoClient()['reports'].list_collection_names()))";
-    let count = must(&mut server.exec(&["/opt/mongodb/venv/bin/python", "-c", count]));
+    let count = must(
+        &mut server
+            .container
+            .exec(&["/opt/mongodb/venv/bin/python", "-c", count]),
+    );
     assert!(count.parse::<u32>().unwrap() > 0, "{count}");
-    assert!(!container.logs().contains(PASSWORD), "{}", container.logs());
+    assert!(
+        !container.logs().contains(Databases::PASSWORD),
+        "{}",
+        container.logs()
+    );
 }

@@ -274,3 +274,68 @@ pub fn within(at_most: Duration, mut done: impl FnMut() -> bool) -> bool {
         sleep(Duration::from_millis(200));
     }
 }
+
+/// MongoDB and Redis as a customer has them: on a machine of their own, with passwords.
+pub struct Databases {
+    pub container: Container,
+}
+
+impl Databases {
+    pub const PASSWORD: &str = "external:/pass?word";
+
+    /// The same image has the servers; nothing of Tiffin starts these.
+    pub fn new(network: &str) -> Databases {
+        let password = Self::PASSWORD;
+        let user = format!(
+            "import pymongo; pymongo.MongoClient()['reports'].command('createUser', 'app', pwd='{password}', roles=['readWrite'])"
+        );
+        let start = format!(
+            "mkdir /tmp/db && /opt/mongodb/bin/mongod --bind_ip_all --dbpath /tmp/db --fork --logpath /tmp/mongod.log \
+             && /opt/mongodb/venv/bin/python -c \"{user}\" \
+             && exec redis-server --bind 0.0.0.0 --port 6380 --requirepass '{password}'"
+        );
+        let container = Container {
+            name: unique("databases"),
+        };
+        let image = image();
+        let mut command = docker(&["run", "-d", "--name", &container.name]);
+        command.args(["--network", network, "--entrypoint", "/bin/sh"]);
+        must(command.args([&image, "-c", &start]));
+        let answers = || {
+            let ping = ["redis-cli", "-p", "6380", "-a", password, "ping"];
+            output(&mut container.exec(&ping))
+                .stdout
+                .starts_with(b"PONG")
+        };
+        assert!(
+            within(Duration::from_secs(90), answers),
+            "{}",
+            container.logs()
+        );
+        Databases { container }
+    }
+
+    /// The settings with which a box uses them, but for the passwords.
+    pub fn settings(&self) -> Vec<String> {
+        let host = self.container.name.as_str();
+        [
+            ("MONGODB_HOST", host),
+            ("MONGODB_DATABASE", "reports"),
+            ("MONGODB_USER", "app"),
+            ("REDIS_HOST", host),
+            ("REDIS_PORT", "6380"),
+        ]
+        .iter()
+        .flat_map(|(name, value)| ["-e".to_owned(), format!("{name}={value}")])
+        .collect()
+    }
+
+    /// All of them.
+    pub fn flags(&self) -> Vec<String> {
+        let mut flags = self.settings();
+        for name in ["MONGODB_PASSWORD", "REDIS_PASSWORD"] {
+            flags.extend(["-e".to_owned(), format!("{name}={}", Self::PASSWORD)]);
+        }
+        flags
+    }
+}

@@ -17,5 +17,6 @@ mod lookups;
 mod manifest;
 mod operator;
 mod progress;
+mod roles;
 mod settings;
 mod steps;

@@ -22,6 +22,9 @@ class Store:
     def migrate(self):
         self.reports.create_index("created")
 
+    def is_migrated(self):
+        return any(index["key"] == [("created", 1)] for index in self.reports.index_information().values())
+
     def create(self, title, values, mail):
         identifier = uuid.uuid4().hex
         self.reports.insert_one(
