@@ -170,17 +170,6 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn with(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let root = Root::new(dir.path());
-        (dir, root)
-    }
-
     const MEMINFO: &str = "MemTotal: 16384000 kB\nMemFree: 8192000 kB\nBuffers: 0 kB\nCached: 1024000 kB\nSwapTotal: 2048000 kB\nSwapFree: 2048000 kB\n";
 
     #[test]
@@ -214,7 +203,7 @@ mod tests {
             ("proc/meminfo", MEMINFO),
         ];
         for files in [&v2[..], &v1[..]] {
-            let (_dir, root) = with(files);
+            let (_dir, root) = Root::made(files);
             let cgroup = Cgroup::new(&root);
             assert_eq!(cgroup.processors(), Some(2));
             let memory = Memory::read(&root, &cgroup).unwrap();
@@ -225,7 +214,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_it_is_the_machine() {
-        let (_dir, root) = with(&[
+        let (_dir, root) = Root::made(&[
             ("sys/fs/cgroup/cgroup.controllers", ""),
             ("sys/fs/cgroup/cpu.max", "max 100000\n"),
             ("sys/fs/cgroup/memory.max", "max\n"),

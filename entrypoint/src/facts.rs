@@ -324,17 +324,6 @@ fn default_route_v6(routes: &str) -> Option<(String, Ipv6Addr)> {
 mod tests {
     use super::*;
 
-    fn with(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let root = Root::new(dir.path());
-        (dir, root)
-    }
-
     #[test]
     fn names_and_routes() {
         let hosts = "127.0.0.1 localhost\n172.17.0.2\tbox.corp.example box # ours\n";
@@ -371,7 +360,7 @@ mod tests {
             },
         }))
         .unwrap();
-        let (_dir, root) = with(&[
+        let (_dir, root) = Root::made(&[
             ("sys/fs/cgroup/cgroup.controllers", ""),
             ("sys/fs/cgroup/cpu.max", "50000 100000\n"),
         ]);

@@ -27,6 +27,19 @@ pub struct Owned {
 }
 
 impl Root {
+    /// One with these files, which ends with the directory.
+    #[cfg(test)]
+    pub fn made(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = Root::new(dir.path());
+        (dir, root)
+    }
+
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Root {
             path: path.into(),

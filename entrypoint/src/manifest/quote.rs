@@ -54,33 +54,14 @@ pub fn csv(text: &str) -> String {
     }
 }
 
-/// One word of a unit file's `ExecStart=` (systemd.syntax(7)), with `%` and `$` doubled, which
-/// begin a specifier and a variable.
+/// One word of a unit file's `ExecStart=` (systemd.syntax(7)), which escapes as YAML does, with
+/// `%` and `$` doubled, which begin a specifier and a variable.
 pub fn unit(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            '%' | '$' => {
-                out.push(c);
-                out.push(c);
-            }
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            ' '..='~' => out.push(c),
-            _ if c.is_alphanumeric() => out.push(c),
-            _ => numbered(&mut out, c),
-        }
-    }
-    out.push('"');
-    out
+    yaml(&text.replace('%', "%%").replace('$', "$$"))
 }
 
 /// A string of HCL, in which `${` and `%{` begin templates.

@@ -219,20 +219,9 @@ mod tests {
     use super::*;
     use crate::preflight::Level;
 
-    fn with(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let root = Root::new(dir.path());
-        (dir, root)
-    }
-
     #[test]
     fn memory_is_the_containers_and_too_little_is_an_error() {
-        let (_dir, root) = with(&[
+        let (_dir, root) = Root::made(&[
             ("sys/fs/cgroup/cgroup.controllers", "memory"),
             ("sys/fs/cgroup/memory.max", "1073741824\n"),
             ("sys/fs/cgroup/memory.current", "536870912\n"),
@@ -257,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_processor_without_what_the_database_uses_is_an_error() {
-        let (_dir, root) = with(&[(
+        let (_dir, root) = Root::made(&[(
             "proc/cpuinfo",
             "processor\t: 0\nflags\t\t: fpu sse4_2 avx2\n",
         )]);
@@ -274,7 +263,7 @@ mod tests {
     #[test]
     fn huge_pages_as_the_database_wants_them() {
         let level = |is: &str, wanted| {
-            let (_dir, root) = with(&[("sys/kernel/mm/transparent_hugepage/enabled", is)]);
+            let (_dir, root) = Root::made(&[("sys/kernel/mm/transparent_hugepage/enabled", is)]);
             let needs = Needs {
                 huge_pages: Some(wanted),
                 ..Needs::default()
@@ -301,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_clock_before_the_box_was_made_is_an_error() {
-        let (_dir, root) = with(&[("usr/lib/tiffin/contract.json", "{}")]);
+        let (_dir, root) = Root::made(&[("usr/lib/tiffin/contract.json", "{}")]);
         let now = SystemTime::now();
         assert_eq!(clock(&root, now).unwrap().level, Level::Ok);
         let past = now - Duration::from_secs(86_400);

@@ -156,7 +156,7 @@ fn a_box_without_a_certificate_makes_one_keeps_it_and_leads_http_to_it() {
     );
     assert!(negotiated.contains("ALPN protocol: h2"), "{negotiated}");
 
-    // The next container serves the same, also with a read-only root and as another user.
+    // The next container serves the same, also with a read-only root.
     let key = must(&mut container.exec(&["cat", "/etc/nginx/https/key.pem"]));
     assert!(!container.logs().contains(key.lines().nth(1).unwrap()));
     let mode =
