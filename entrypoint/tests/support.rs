@@ -101,10 +101,12 @@ fn no_secret_is_in_a_bundle_in_any_form() {
     );
     b.unit("app.service", "[Service]\nExecStart=ROOT/bin/app\n");
     for at in 0..5 {
-        let words = ["python3", "ROOT/leak.py", "ROOT/canaries/N"];
-        let root = b.dir.path().to_str().unwrap().to_owned();
-        let words = words.map(|word| word.replace("ROOT", &root).replace('N', &at.to_string()));
-        b.put("support", &format!("leak-{at}"), json!(words));
+        let words = json!([
+            "python3",
+            b.path("/leak.py"),
+            b.path(&format!("/canaries/{at}"))
+        ]);
+        b.put("support", &format!("leak-{at}"), words);
     }
     let running = b.start();
     b.wait_log("told");
