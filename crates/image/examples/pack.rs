@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = LayerOptions {
         epoch: u64::MAX,
         skip: &|_| false,
+        devices: &|_| false,
         kind: Source::Tree,
         progress: &Silent,
         packing: match threads.get(1) {

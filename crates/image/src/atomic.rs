@@ -13,7 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::Error;
 
-pub(crate) const PARTIAL: &str = ".tiffin-partial-";
+/// How the name of a file begins that is on its way to its final one.
+pub const PARTIAL: &str = ".tiffin-partial-";
 
 /// A file on its way to its final name; dropped before [`Partial::persist`] it is removed.
 #[derive(Debug)]

@@ -191,10 +191,11 @@ impl Feed {
 
 /// Compresses what `feed` puts into the [`Feed`] and writes it to `out`.
 ///
-/// `threads` compress; 0 takes as many as there are cores.
+/// `threads` compress; 0 takes as many as there are cores. Without a packing the stream is
+/// only hashed, and nothing is written.
 pub(crate) fn compress(
     out: &mut (impl Write + Send),
-    packing: Packing,
+    packing: Option<Packing>,
     threads: usize,
     feed: impl FnOnce(&mut Feed) -> Result<(), Halt>,
 ) -> Result<Written, Failure> {
@@ -224,9 +225,10 @@ pub(crate) fn compress(
         });
         let writer = scope.spawn(move || join(out, packing, results));
 
+        let full = packing.map_or(CHUNK, Packing::chunk);
         let mut feeder = Feed {
-            chunk: Vec::with_capacity(packing.chunk()),
-            full: packing.chunk(),
+            chunk: Vec::with_capacity(full),
+            full,
             before: None,
             jobs,
             hash,
@@ -253,7 +255,7 @@ pub(crate) fn compress(
     })
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, packing: Packing) {
+fn work(queue: &Mutex<Receiver<Job>>, packing: Option<Packing>) {
     loop {
         // A statement of its own: the lock must not be held while compressing.
         let job = queue
@@ -263,12 +265,13 @@ fn work(queue: &Mutex<Receiver<Job>>, packing: Packing) {
         let Ok(job) = job else { return };
         let mut crc = Crc::new();
         let packed = match packing {
-            Packing::Gzip => {
+            None => Vec::new(),
+            Some(Packing::Gzip) => {
                 crc.update(&job.chunk);
                 deflate(&job)
             }
             // A context of its own for each frame: nothing of another can show.
-            Packing::Zstd { level } => zstd::bulk::compress(&job.chunk, level)
+            Some(Packing::Zstd { level }) => zstd::bulk::compress(&job.chunk, level)
                 .expect("zstd does not fail on any input that fits the memory"),
         };
         // The writer stopped; the feeder will be told.
@@ -308,7 +311,7 @@ fn deflate(job: &Job) -> Vec<u8> {
 /// Writes the pieces in order and counts and hashes what was written.
 fn join(
     out: &mut impl Write,
-    packing: Packing,
+    packing: Option<Packing>,
     results: Receiver<Receiver<(Vec<u8>, Crc)>>,
 ) -> io::Result<(Sha256, u64)> {
     let (mut hash, mut length) = (Sha256::new(), 0);
@@ -317,7 +320,7 @@ fn join(
         length += bytes.len() as u64;
         out.write_all(bytes)
     };
-    if packing == Packing::Gzip {
+    if packing == Some(Packing::Gzip) {
         put(&HEADER)?;
     }
     let mut crc = Crc::new();
@@ -329,7 +332,7 @@ fn join(
         put(&packed)?;
         crc.combine(&part);
     }
-    if packing == Packing::Gzip {
+    if packing == Some(Packing::Gzip) {
         put(&crc.sum().to_le_bytes())?;
         put(&crc.amount().to_le_bytes())?;
     }

@@ -56,20 +56,26 @@ pub(crate) fn plain<'a>(stream: impl Read + 'a) -> io::Result<(Compression, Box<
 pub(crate) struct Bounded<R> {
     inner: R,
     left: u64,
+    ratio: u64,
 }
 
 /// So much may come out of anything.
 const ALWAYS: u64 = 1 << 30;
 
-/// And so many times the compressed size. Deflate reaches 1032 with nothing but zeros;
-/// binaries and text stay below 10.
-const RATIO: u64 = 200;
+/// And so many times the compressed size, where it goes to a disk: binaries and text stay
+/// below 10.
+pub(crate) const WRITTEN: u64 = 200;
+
+/// Where it is only looked at. Deflate reaches 1032 with nothing but zeros, which is what
+/// the holes of a sparse file are in a layer.
+pub(crate) const READ: u64 = 1100;
 
 impl<R: Read> Bounded<R> {
-    pub(crate) fn new(inner: R, compressed: u64) -> Bounded<R> {
+    pub(crate) fn new(inner: R, compressed: u64, ratio: u64) -> Bounded<R> {
         Bounded {
             inner,
-            left: compressed.saturating_mul(RATIO).max(ALWAYS),
+            left: compressed.saturating_mul(ratio).max(ALWAYS),
+            ratio,
         }
     }
 }
@@ -80,7 +86,10 @@ impl<R: Read> Read for Bounded<R> {
         self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("it becomes more than {RATIO} times larger when it is decompressed"),
+                format!(
+                    "it becomes more than {} times larger when it is decompressed",
+                    self.ratio
+                ),
             )
         })?;
         Ok(count)

@@ -91,6 +91,11 @@ impl Error {
         }
     }
 
+    /// For a file that somebody else writes beside an image: a full disk gets its name.
+    pub fn writing(path: &Path, source: io::Error) -> Error {
+        Error::write(path, None)(source)
+    }
+
     /// What to do next, where there is something better than reading the error again.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -99,7 +104,8 @@ impl Error {
                 device.display()
             ),
             Error::Device { .. } => {
-                "engines make /dev themselves; leave the device node out of the image".to_owned()
+                "engines make /dev themselves; leave the device node out of the image, or name it under `devices` in the recipe"
+                    .to_owned()
             }
             Error::ReservedName { .. } => "rename or remove the file in the playbook".to_owned(),
             Error::Changed { .. } => {

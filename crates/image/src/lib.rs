@@ -26,12 +26,14 @@ mod walk;
 mod xattr;
 
 pub use archive::{Archive, write_archive};
-pub use atomic::remove_leftovers;
+pub use atomic::{PARTIAL, remove_leftovers};
 pub use compress::{Packing, sha256};
 pub use config::{Config, Healthcheck, rfc3339};
 pub use decompress::Compression;
 pub use error::Error;
-pub use layer::{Content, Entry, Layer, LayerOptions, layer_from_entries, write_layer};
+pub use layer::{
+    Content, Entry, Layer, LayerOptions, layer_from_entries, tree_digest, write_layer,
+};
 pub use progress::{Progress, Silent};
 pub use read::{Execution, Format, History, Image, ImageLayer, Platform, Settings};
 pub use reference::{InvalidReference, Reference};

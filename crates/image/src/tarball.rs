@@ -33,7 +33,16 @@ pub(crate) enum Type<'a> {
     },
     Directory,
     Fifo,
+    Character {
+        device: (u32, u32),
+    },
+    Block {
+        device: (u32, u32),
+    },
 }
+
+/// The largest major or minor number that seven octal digits hold. Linux has 12 and 20 bits.
+const MAX_DEVICE: u32 = 0o7_777_777;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Header<'a> {
@@ -62,6 +71,12 @@ impl Header<'_> {
                 (b'5', 0, b"")
             }
             Type::Fifo => (b'6', 0, b""),
+            Type::Character { .. } => (b'3', 0, b""),
+            Type::Block { .. } => (b'4', 0, b""),
+        };
+        let device = match self.kind {
+            Type::Character { device } | Type::Block { device } => device,
+            _ => (0, 0),
         };
 
         let mut records: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
@@ -108,21 +123,29 @@ impl Header<'_> {
                 .next()
                 .unwrap_or_default();
             let name = [b"PaxHeaders/", base].concat();
+            let owner = (0, 0);
+            let size = body.len() as u64;
             out.extend(ustar(
                 &name,
                 0o644,
-                0,
-                0,
-                body.len() as u64,
+                owner,
+                size,
                 self.mtime,
-                b'x',
-                b"",
+                (b'x', b""),
+                (0, 0),
             ));
             out.extend(&body);
             out.resize(out.len() + padding(body.len() as u64) as usize, 0);
         }
+        let owner = (self.uid, self.gid);
         out.extend(ustar(
-            &path, self.mode, self.uid, self.gid, size, self.mtime, flag, link,
+            &path,
+            self.mode,
+            owner,
+            size,
+            self.mtime,
+            (flag, link),
+            device,
         ));
         out
     }
@@ -144,16 +167,14 @@ fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// What does not fit is cut or zero: a PAX record before this header holds it.
-#[allow(clippy::too_many_arguments)]
 fn ustar(
     path: &[u8],
     mode: u32,
-    uid: u32,
-    gid: u32,
+    (uid, gid): (u32, u32),
     size: u64,
     mtime: u64,
-    flag: u8,
-    link: &[u8],
+    (flag, link): (u8, &[u8]),
+    (major, minor): (u32, u32),
 ) -> [u8; BLOCK as usize] {
     let mut block = [0; BLOCK as usize];
     let octal = |number: u64, max: u64| if number > max { 0 } else { number };
@@ -175,8 +196,8 @@ fn ustar(
     put(156, &[flag]);
     put(157, &link[..link.len().min(100)]);
     put(257, b"ustar\x0000");
-    put(329, b"0000000");
-    put(337, b"0000000");
+    put(329, format!("{:07o}", major.min(MAX_DEVICE)).as_bytes());
+    put(337, format!("{:07o}", minor.min(MAX_DEVICE)).as_bytes());
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block

@@ -66,6 +66,7 @@ impl Image {
                 reason,
             };
             layer.read(
+                crate::decompress::WRITTEN,
                 progress,
                 |reader| {
                     let mut apply = Apply {

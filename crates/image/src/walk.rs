@@ -25,7 +25,7 @@ pub enum Source {
     /// An overlay's upper directory: overlayfs's own marks become whiteouts and opaque
     /// directories (image-spec, layer.md, Whiteouts).
     Overlay,
-    /// A whole root file system: device nodes of any kind are refused.
+    /// A whole root file system.
     Tree,
 }
 
@@ -51,6 +51,9 @@ pub(crate) enum Kind<'a> {
         to: &'a [u8],
     },
     Fifo,
+    Device {
+        block: bool,
+    },
     /// `path` is deleted from the layers below.
     Whiteout,
 }
@@ -172,17 +175,10 @@ impl<E: From<Error>> Walk<'_, E> {
             FileType::CharacterDevice if self.source == Source::Overlay && stat.st_rdev == 0 => {
                 self.found(&stat, Kind::Whiteout, Attributes::default())
             }
-            kind => Err(Error::Device {
-                path: self.inside(),
-                kind: if kind == FileType::BlockDevice {
-                    "block"
-                } else {
-                    "character"
-                },
-                major: rustix::fs::major(stat.st_rdev),
-                minor: rustix::fs::minor(stat.st_rdev),
+            kind => {
+                let block = kind == FileType::BlockDevice;
+                self.found(&stat, Kind::Device { block }, Attributes::default())
             }
-            .into()),
         }
     }
 

@@ -318,6 +318,80 @@ fn what_has_no_place_in_a_layer_is_refused_and_nothing_is_left() {
     assert!(names(&blobs).is_empty());
 }
 
+/// As umoci unpacks them, and nowhere else than where they were allowed.
+#[test]
+fn devices_that_are_allowed_come_through() {
+    if !root() || !have("umoci", &["--version"]) {
+        return;
+    }
+    let (place, tree, blobs) = scratch();
+    fs::create_dir(tree.join("jail")).unwrap();
+    let nodes = [
+        ("null", FileType::CharacterDevice, 1, 3),
+        ("disk", FileType::BlockDevice, 8, 1),
+        ("far", FileType::CharacterDevice, 4000, 1_000_000),
+    ];
+    for (name, kind, major, minor) in nodes {
+        let path = tree.join("jail").join(name);
+        device(&path, kind, major, minor);
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        std::os::unix::fs::chown(&path, Some(7), Some(8)).unwrap();
+    }
+    let allowed = LayerOptions {
+        devices: &|path| path.starts_with("jail"),
+        ..options(Source::Overlay)
+    };
+    let layer = write_layer(&tree, &blobs, &allowed).unwrap();
+    assert_eq!(
+        image::tree_digest(&tree, &allowed).unwrap(),
+        layer.diff_id,
+        "without compression it is the same"
+    );
+    let archive = place.path().join("a.tar");
+    common::write(&archive, &["test/devices:v1"], &[layer]);
+    let layout = place.path().join("layout");
+    fs::create_dir(&layout).unwrap();
+    let (archive, at) = (archive.to_str().unwrap(), layout.to_str().unwrap());
+    run("tar", &["-xf", archive, "-C", at]);
+    let (image, bundle) = (format!("{at}:v1"), place.path().join("bundle"));
+    run(
+        "umoci",
+        &["unpack", "--image", &image, bundle.to_str().unwrap()],
+    );
+    for (name, kind, major, minor) in nodes {
+        let stat = rustix::fs::stat(bundle.join("rootfs/jail").join(name)).unwrap();
+        let number = (
+            rustix::fs::major(stat.st_rdev),
+            rustix::fs::minor(stat.st_rdev),
+        );
+        assert_eq!(FileType::from_raw_mode(stat.st_mode), kind, "{name}");
+        assert_eq!(number, (major, minor), "{name}");
+        assert_eq!(
+            (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid),
+            (0o640, 7, 8),
+            "{name}"
+        );
+    }
+    // Another one is refused as ever, and what overlayfs takes for a deletion always is.
+    device(&tree.join("other"), FileType::CharacterDevice, 1, 5);
+    let error = write_layer(&tree, &blobs, &allowed).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot pack /other: it is a character device (1:5)"
+    );
+    fs::remove_file(tree.join("other")).unwrap();
+    device(&tree.join("jail/gone"), FileType::CharacterDevice, 0, 0);
+    let allowed = LayerOptions {
+        kind: Source::Tree,
+        ..allowed
+    };
+    let error = write_layer(&tree, &blobs, &allowed).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot pack /jail/gone: it is a character device (0:0)"
+    );
+}
+
 #[test]
 fn a_missing_tree_is_named() {
     let (_place, _, blobs) = scratch();

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::pread;
 
 use crate::Error;
-use crate::decompress::{Bounded, Compression, plain};
+use crate::decompress::{Bounded, Compression, WRITTEN, plain};
 use crate::untar::{Flag, Reader};
 
 /// What an archive may list: an image has at most 127 layers, an archive some images.
@@ -217,7 +217,7 @@ fn decompressed(
         .map_err(|error| Error::io("write in", scratch)(error.into()))?;
     let mut file = File::from(file);
     let (_, stream) = plain(whole.reader()).map_err(&wrong)?;
-    let mut stream = Bounded::new(stream, whole.size);
+    let mut stream = Bounded::new(stream, whole.size, WRITTEN);
     let mut buffer = vec![0; 1 << 20];
     let mut size = 0;
     loop {

@@ -65,6 +65,13 @@ pub(crate) struct Listing {
     pub(crate) fs_layers: Option<serde_json::Value>,
 }
 
+/// image-spec, image-layout.md.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Layout {
+    #[serde(rename = "imageLayoutVersion")]
+    pub(crate) version: String,
+}
+
 /// An entry of `manifest.json` (moby, image/spec/v1.2.md).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -7,22 +7,23 @@
 mod container;
 mod documents;
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use crate::compress::{digest, hex};
-use crate::decompress::{Bounded, Compression, plain};
+use crate::decompress::{Bounded, Compression, READ, plain};
 use crate::untar::{Entry, Reader};
-use crate::{Error, Progress};
+use crate::{Error, Progress, Reference, Silent};
 
 pub(crate) use container::Part;
 use container::{Container, damaged};
 pub(crate) use documents::{Descriptor, Listing, MAX_DOCUMENT, check_digest, is_hex};
 pub use documents::{Execution, History, Platform, Settings};
 
-use documents::DockerImage;
+use documents::{DockerImage, Layout};
 
 /// Engines refuse more.
 const MAX_LAYERS: usize = 127;
@@ -37,7 +38,7 @@ pub enum Format {
     Docker,
     /// `index.json`, an OCI image layout.
     Oci,
-    /// The second if it is there.
+    /// Both where both are there: they must name the same image.
     Any,
 }
 
@@ -94,8 +95,9 @@ impl Image {
         match format {
             Format::Docker => archive.docker(),
             Format::Oci => archive.oci(),
-            Format::Any if container.get("index.json").is_some() => archive.oci(),
-            Format::Any => archive.docker(),
+            Format::Any if container.get("index.json").is_none() => archive.docker(),
+            Format::Any if container.get("manifest.json").is_none() => archive.oci(),
+            Format::Any => archive.both(),
         }
     }
 }
@@ -135,6 +137,43 @@ impl Archive<'_> {
         let bytes = self.document(&format!("blobs/sha256/{hex}"))?;
         verify(&bytes, &descriptor.digest).map_err(|reason| self.wrong(reason))?;
         Ok(bytes)
+    }
+
+    /// Engines read one table or the other, and must find the same in both.
+    fn both(&self) -> Result<Image, Error> {
+        let (image, other) = (self.oci()?, self.docker()?);
+        if image.config_digest != other.config_digest {
+            return Err(self.wrong(format!(
+                "its index.json and manifest.json name two images: {} and {}",
+                image.config_digest, other.config_digest
+            )));
+        }
+        let differs = |(one, other): (&ImageLayer, &ImageLayer)| {
+            one.digest.is_some() && other.digest.is_some() && one.digest != other.digest
+        };
+        if image.layers.iter().zip(&other.layers).any(differs) {
+            return Err(self.wrong("its index.json and manifest.json name different layers"));
+        }
+        let full = |names: &[String]| -> BTreeSet<String> {
+            // A bare tag says nothing of the rest of the name.
+            let names = names.iter().filter(|name| name.contains(':'));
+            names
+                .map(|name| match name.parse::<Reference>() {
+                    Ok(name) => name.fully_qualified(),
+                    Err(_) => name.clone(),
+                })
+                .collect()
+        };
+        let (names, others) = (full(&image.tags), full(&other.tags));
+        if !names.is_empty() && !others.is_empty() && names != others {
+            let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(self.wrong(format!(
+                "its index.json calls it {}, its manifest.json {}",
+                list(names),
+                list(others)
+            )));
+        }
+        Ok(image)
     }
 
     fn docker(&self) -> Result<Image, Error> {
@@ -188,6 +227,18 @@ impl Archive<'_> {
     fn oci(&self) -> Result<Image, Error> {
         if self.container.get("index.json").is_none() {
             return Err(self.wrong("it has no index.json, so it is no OCI archive"));
+        }
+        // Some tools leave it out; a version that nobody knows is another format.
+        if self.container.get("oci-layout").is_some() {
+            let text = self.document("oci-layout")?;
+            let layout: Layout =
+                parse(&text).map_err(|reason| self.wrong(format!("oci-layout: {reason}")))?;
+            if layout.version != "1.0.0" {
+                return Err(self.wrong(format!(
+                    "its oci-layout is of version `{}`, and only 1.0.0 is known",
+                    layout.version.escape_default()
+                )));
+            }
         }
         let text = self.document("index.json")?;
         let index: Listing =
@@ -444,6 +495,7 @@ impl ImageLayer {
             ))
         };
         self.read(
+            READ,
             progress,
             |reader| {
                 while let Some(entry) = reader.next().map_err(unreadable)? {
@@ -460,8 +512,15 @@ impl ImageLayer {
         self.digest.as_deref().unwrap_or(&self.diff_id)
     }
 
-    /// Reads the blob once: it must be what its digest says.
-    pub fn verify(&self, progress: &dyn Progress) -> Result<(), String> {
+    /// Reads the blob once: it must be what its digest says. `image` is the name for errors.
+    pub fn check(&self, image: &str) -> Result<(), Error> {
+        self.verify(&Silent).map_err(|reason| Error::Image {
+            image: image.to_owned(),
+            reason,
+        })
+    }
+
+    fn verify(&self, progress: &dyn Progress) -> Result<(), String> {
         let Some(wanted) = &self.digest else {
             return Ok(());
         };
@@ -490,8 +549,10 @@ impl ImageLayer {
 
     /// Verifies the blob, then shows `visit` the tar in it; at the end its content must be
     /// what the diff_id says. Gives the compression and the plain bytes.
+    /// `ratio` bounds how much larger it may become.
     pub(crate) fn read(
         &self,
+        ratio: u64,
         progress: &dyn Progress,
         visit: impl FnOnce(&mut Reader<&mut dyn Read>) -> Result<(), Error>,
         wrong: impl Fn(String) -> Error,
@@ -506,7 +567,7 @@ impl ImageLayer {
         };
         let (compression, stream) = plain(self.part.reader()).map_err(unreadable)?;
         let mut stream = Hashing {
-            inner: Bounded::new(stream, self.part.size),
+            inner: Bounded::new(stream, self.part.size, ratio),
             hash: Sha256::new(),
             size: 0,
         };

@@ -54,6 +54,11 @@ impl Image {
                     .hint("push an OCI archive, such as the one that `tiffin build` writes"),
             ));
         };
+        // What is damaged here must not be mistaken for a fault of the registry, nor part
+        // of it be sent.
+        for layer in &self.layers {
+            layer.check(&self.name)?;
+        }
         let host = full.registry().expect("it is qualified");
         let registry = Registry::open(host, options).map_err(fail)?;
         let mut scope = format!("repository:{}:pull,push", full.path());
@@ -75,13 +80,6 @@ impl Image {
                 continue;
             }
             done.push(digest);
-            // What is damaged here must not be mistaken for a fault of the registry.
-            layer
-                .verify(&crate::Silent)
-                .map_err(|reason| Error::Image {
-                    image: self.name.clone(),
-                    reason,
-                })?;
             sent += usize::from(
                 upload
                     .blob(digest, &Body::Part(&layer.part))

@@ -17,6 +17,7 @@ pub fn options(kind: Source) -> LayerOptions<'static> {
     LayerOptions {
         epoch: EPOCH,
         skip: &|_| false,
+        devices: &|_| false,
         kind,
         progress: &Silent,
         threads: 2,
