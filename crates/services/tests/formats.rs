@@ -261,9 +261,19 @@ fn program_errors_name_file_section_and_key() {
         "[program:x]\ncommand=a\nnumprocs=2\n",
         "[program:x]\ncommand=a\nstopsignal=NO\n",
         "[program:x]\ncommand='\n",
+        // Found by the fuzz target: as with supervisord, whose own message names the letter.
+        "[program:]\ncommand=a\n",
+        "[program:x y]\ncommand=a\n",
+        "[program:x]\ncommand=a\nprocess_name=x:y\n",
+        "[program:x]\ncommand=a\nprocess_name=x\u{1b}[2J\n",
+        "[program:x]\ncommand=a\n[group:a/b]\nprograms=x\n",
     ] {
         assert!(programs(text).is_err(), "{text}");
     }
+    assert_eq!(
+        programs("[program: x ]\ncommand=a\n").unwrap().value[0].name,
+        "x"
+    );
 }
 
 #[test]

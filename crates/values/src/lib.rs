@@ -15,6 +15,7 @@ pub use pem::base64_digits;
 
 use contract::{Kind, Setting, Value};
 
+pub use fancy_regex::Regex;
 pub use measure::{bytes, seconds};
 pub use place::data_directory;
 pub use version::{compare, version};
@@ -189,6 +190,18 @@ pub fn pattern(text: &str) -> Result<fancy_regex::Regex, String> {
     // By itself first: `)(` would be well-formed between the parentheses.
     fancy_regex::Regex::new(text).map_err(one_line)?;
     fancy_regex::Regex::new(&format!("\\A(?:{text})\\z")).map_err(one_line)
+}
+
+/// A pattern that is looked for in text which nobody has seen yet. What backtracks without end
+/// gives up soon: whoever looks has other things to do.
+pub fn search(text: &str) -> Result<fancy_regex::Regex, String> {
+    fancy_regex::RegexBuilder::new(text)
+        .backtrack_limit(10_000)
+        .build()
+        .map_err(|error| {
+            let words = error.to_string();
+            words.split_whitespace().collect::<Vec<_>>().join(" ")
+        })
 }
 
 fn matches(given: &str, text: &str) -> Result<(), String> {

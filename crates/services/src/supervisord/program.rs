@@ -188,18 +188,29 @@ struct Group {
     priority: Option<i32>,
 }
 
+/// supervisord's own rule, and what a terminal would act on: names are shown, and stand in URLs
+/// and in the protocol of listeners.
+fn name(place: &str, name: &str) -> Result<(), Error> {
+    let wrong = |c: &char| [' ', ':', '/'].contains(c) || c.is_control();
+    let reason = match (name, name.chars().find(wrong)) {
+        ("", _) => "a name is missing".to_owned(),
+        (_, None) => return Ok(()),
+        (_, Some(letter)) => format!("the name {name:?} cannot have {letter:?} in it"),
+    };
+    Err(Error::new(place.to_owned(), reason))
+}
+
 fn groups(sections: &[(File<'_>, Section)]) -> Result<Vec<Group>, Error> {
     let mut out = Vec::new();
     for (file, section) in sections {
         let Some(name) = section.name.strip_prefix("group:") else {
             continue;
         };
-        let programs = section.get("programs").ok_or_else(|| {
-            Error::new(
-                format!("{}: [{}]", file.path, section.name),
-                "it has no `programs`",
-            )
-        })?;
+        let place = format!("{}: [{}]", file.path, section.name);
+        self::name(&place, name.trim())?;
+        let programs = section
+            .get("programs")
+            .ok_or_else(|| Error::new(place, "it has no `programs`"))?;
         out.push(Group {
             name: name.trim().to_owned(),
             programs: programs
@@ -267,6 +278,7 @@ impl Reader<'_> {
         warnings: &mut Vec<String>,
         not_applied: &mut Vec<String>,
     ) -> Result<Vec<Service>, Error> {
+        name(&self.place, self.program)?;
         self.report_keys(warnings, not_applied);
         let numprocs: u32 = self.number("numprocs", 1)?;
         if numprocs > 1000 {
@@ -299,6 +311,7 @@ impl Reader<'_> {
                 first.saturating_add(number).to_string(),
             );
             let process = self.expand("process_name", template, &names)?;
+            name(&format!("{} process_name", self.place), &process)?;
             out.push(self.service(&process, group, &names)?);
         }
         Ok(out)

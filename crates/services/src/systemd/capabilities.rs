@@ -45,6 +45,19 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// The set of these, named with or without `CAP_`; bit n is capability n. An unknown name is the
+/// error.
+pub fn capabilities(names: &[String]) -> Result<u64, String> {
+    let number = |name: &String| {
+        let short = name.strip_prefix("CAP_").unwrap_or(name);
+        let at = NAMES.iter().position(|known| *known == short);
+        at.ok_or_else(|| name.clone())
+    };
+    names
+        .iter()
+        .try_fold(0, |mask, name| Ok(mask | 1 << number(name)?))
+}
+
 /// Adds what one assignment lists to `before`, or takes it away (`~`); bit n is capability n.
 /// Nothing at all empties the set, a `~` alone fills it. An unknown name is the error.
 pub(super) fn assign(before: Option<u64>, value: &str) -> Result<u64, String> {

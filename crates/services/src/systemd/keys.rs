@@ -84,7 +84,6 @@ pub(super) const NOT_APPLIED: &[&str] = &[
 pub(super) const INFORMATION: &[&str] = &[
     "Documentation",
     "SourcePath",
-    "PartOf",
     "Conflicts",
     "RequiresMountsFor",
     "RequisiteOf",
@@ -93,6 +92,7 @@ pub(super) const INFORMATION: &[&str] = &[
     "IgnoreOnIsolate",
     "AllowIsolate",
     "PropagatesReloadTo",
+    "ReloadPropagatedFrom",
     "BusName",
     "StopPropagatedFrom",
     "Upholds",

@@ -11,6 +11,7 @@ mod unit;
 mod words;
 
 pub use calendar::Calendar;
+pub use capabilities::capabilities;
 pub use environment::environment_file;
 pub use timer::{Timer, timer};
 pub use unit::parse;

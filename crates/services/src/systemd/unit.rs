@@ -190,6 +190,14 @@ impl<'a> Reader<'a> {
                 };
                 extend(list, names, value);
             }
+            // Its name stands for its parts too: who restarts `postgresql` means the clusters.
+            "PartOf" => {
+                let names = self.words(key, value);
+                let whole = names
+                    .iter()
+                    .filter_map(|name| name.strip_suffix(".service"));
+                self.service.aliases.extend(whole.map(str::to_owned));
+            }
             "ConditionPathExists" | "AssertPathExists" => {
                 if value.is_empty() {
                     self.service.conditions.clear();
