@@ -95,6 +95,48 @@ pub struct Contract {
     /// Parts of the box that can run as boxes of their own, by the name that `TIFFIN_ROLE` takes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roles: BTreeMap<String, Role>,
+    /// What runs again and again, by the name of the service that it is. What it waits for and
+    /// whether it is part of the box stands in [`Contract::services`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<String, Job>,
+}
+
+/// A command that a timer starts; exactly one of `every` and `at` is given. All texts may hold
+/// Jinja expressions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// For `/bin/sh -c`.
+    pub command: String,
+    /// From one start to the next: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<String>,
+    /// As OnCalendar= of a timer unit, in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// root when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Where it runs; `/` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Seconds after which it is killed; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u32>,
+}
+
+impl Job {
+    /// All that may hold Jinja expressions.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        [&self.every, &self.at, &self.user, &self.directory]
+            .into_iter()
+            .flatten()
+            .chain([&self.command])
+            .chain(self.environment.values())
+            .map(String::as_str)
+    }
 }
 
 /// A certificate with its key, which an operator gives, or the box makes.
@@ -413,6 +455,15 @@ pub struct ServiceOverride {
     /// did it. Boxes without the job wait for it. May hold Jinja expressions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done: Option<String>,
+    /// Names of capabilities(7) without `CAP_`: all others can never be had again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability_bounding_set: Option<Vec<String>>,
+    /// Those that it keeps although it is not root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ambient_capabilities: Option<Vec<String>>,
+    /// No program that it executes gains any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_new_privileges: Option<bool>,
 }
 
 /// What the machine must have. Of the box and of its services memory and disk add up; of
@@ -453,11 +504,11 @@ pub enum HugePages {
     Never,
 }
 
-/// A readiness check; exactly one of the first four is given.
+/// A readiness check; exactly one of the first six is given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ready {
-    /// `address:port`; may hold Jinja expressions (`127.0.0.1:{{ redis_port }}`), as the next three.
+    /// `address:port`; may hold Jinja expressions (`127.0.0.1:{{ redis_port }}`), as the next five.
     pub tcp: Option<String>,
     /// Path of a unix socket that accepts connections.
     pub unix: Option<String>,
@@ -465,8 +516,31 @@ pub struct Ready {
     pub http: Option<String>,
     /// A command line that exits 0.
     pub command: Option<String>,
+    /// Absolute path of a file that the service makes, or makes anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// A regular expression that is found in a line of its output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     /// Seconds until the service counts as failed. 60 when absent.
     pub timeout: Option<u32>,
+}
+
+impl Ready {
+    /// All that may hold Jinja expressions.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        [
+            &self.tcp,
+            &self.unix,
+            &self.http,
+            &self.command,
+            &self.file,
+            &self.log,
+        ]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

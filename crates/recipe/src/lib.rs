@@ -9,9 +9,11 @@
 mod certificates;
 mod error;
 mod field;
+mod jobs;
 mod needs;
 mod read;
 mod roles;
+mod services;
 mod setting;
 mod yaml;
 
@@ -67,14 +69,20 @@ pub struct Recipe {
     pub compression: Compression,
     /// At least one, lowest first.
     pub layers: Vec<Layer>,
+    /// Units, without `.service`, that really run during the build once a task starts them.
+    pub start: Vec<String>,
     /// By the name of the environment variable. `files` and `default` are for the builder to fill in.
     pub settings: BTreeMap<String, Setting>,
+    /// Absolute paths of the device nodes that may be in the image.
+    pub devices: Vec<String>,
     /// Absolute paths in the box. `/data` when the recipe says nothing.
     pub volumes: Vec<String>,
     /// TCP ports.
     pub ports: Vec<u16>,
-    /// By service name.
+    /// By service name, jobs included.
     pub services: BTreeMap<String, ServiceOverride>,
+    /// What runs again and again, by name.
+    pub jobs: BTreeMap<String, contract::Job>,
     /// By path in the box: whether a file that settings change becomes a link into memory.
     /// For files that are not named, the builder decides.
     pub links: BTreeMap<String, bool>,

@@ -5,15 +5,16 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use contract::{Ready, ServiceOverride};
 use reference::Reference;
 
 use crate::certificates::{ca_bundle, certificates};
 use crate::error::{Error, Problem, Result, nearest};
 use crate::field::{Field, Table};
+use crate::jobs::jobs;
 use crate::needs::needs;
 use crate::roles::roles;
-use crate::setting::{known, settings};
+use crate::services::services;
+use crate::setting::settings;
 use crate::yaml::{self, quote};
 use crate::{Base, Compression, Copy, Frozen, Health, Layer, Recipe, Step};
 
@@ -37,11 +38,14 @@ const KEYS: &[&str] = &[
     "public",
     "frozen_facts",
     "layers",
+    "start",
     "compression",
     "settings",
+    "devices",
     "volumes",
     "ports",
     "services",
+    "jobs",
     "files",
     "needs",
     "support",
@@ -117,6 +121,11 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
         .map(|field| ports(&field))
         .transpose()?
         .unwrap_or_default();
+    let mut known_services = table
+        .get("services")
+        .map(|field| services(&field, &known_settings, &known_volumes))
+        .transpose()?
+        .unwrap_or_default();
     let base = match table.get("base") {
         Some(field) => base(&field, &files)?,
         None => Base::Debootstrap {
@@ -161,11 +170,13 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             Some(field) => layers(&field, &files)?,
             None => vec![layer("stack".to_owned())],
         },
-        services: table
-            .get("services")
-            .map(|field| services(&field, &known_settings, &known_volumes))
+        start: units(&table)?,
+        jobs: table
+            .get("jobs")
+            .map(|field| jobs(&field, &mut known_services))
             .transpose()?
             .unwrap_or_default(),
+        services: known_services,
         backup: table
             .get("backup")
             .map(|field| backup(field, &known_volumes))
@@ -181,6 +192,11 @@ fn checked(text: &str, origin: &Path) -> Result<Recipe> {
             .map(|field| ca_bundle(field, &known_settings))
             .transpose()?,
         settings: known_settings,
+        devices: table
+            .get("devices")
+            .map(|field| devices(&field))
+            .transpose()?
+            .unwrap_or_default(),
         volumes: known_volumes,
         roles: table
             .get("roles")
@@ -414,6 +430,33 @@ fn names(table: &Table, key: &str) -> Result<Vec<String>> {
     field.list()?.iter().map(name).collect()
 }
 
+/// What `systemctl start` is given.
+fn units(table: &Table) -> Result<Vec<String>> {
+    let Some(field) = table.get("start") else {
+        return Ok(Vec::new());
+    };
+    let mut units: Vec<String> = Vec::new();
+    for item in field.list()? {
+        let text = item.text()?;
+        let name = text.strip_suffix(".service").unwrap_or(text);
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+        if name.is_empty() || !name.bytes().all(letter) {
+            return Err(item.cannot("a unit's name is made of letters, digits and `:-_.@`"));
+        }
+        if [".timer", ".socket", ".target", ".mount", ".path"]
+            .iter()
+            .any(|suffix| name.ends_with(suffix))
+        {
+            return Err(item.cannot("only services run while a box is baked"));
+        }
+        if units.iter().any(|known| known == name) {
+            return Err(item.cannot("it is named twice"));
+        }
+        units.push(name.to_owned());
+    }
+    Ok(units)
+}
+
 fn layer(name: String) -> Layer {
     Layer {
         name,
@@ -570,6 +613,24 @@ fn volumes(field: &Field) -> Result<Vec<String>> {
     Ok(volumes)
 }
 
+fn devices(field: &Field) -> Result<Vec<String>> {
+    let mut devices = Vec::new();
+    for item in field.list()? {
+        let path = item.absolute()?;
+        if ["/dev/", "/proc/", "/sys/", "/run/"]
+            .iter()
+            .any(|mounted| format!("{path}/").starts_with(mounted))
+        {
+            return Err(item.cannot("engines mount a file system of their own there"));
+        }
+        if devices.contains(&path) {
+            return Err(item.cannot("it is given twice"));
+        }
+        devices.push(path);
+    }
+    Ok(devices)
+}
+
 fn ports(field: &Field) -> Result<Vec<u16>> {
     let mut ports = Vec::new();
     for item in field.list()? {
@@ -580,106 +641,6 @@ fn ports(field: &Field) -> Result<Vec<u16>> {
         ports.push(port);
     }
     Ok(ports)
-}
-
-fn services(
-    field: &Field,
-    settings: &BTreeMap<String, contract::Setting>,
-    volumes: &[String],
-) -> Result<BTreeMap<String, ServiceOverride>> {
-    let mut services = BTreeMap::new();
-    for (key, value) in field.entries()? {
-        if let Some(bare) = key.name.strip_suffix(".service") {
-            return Err(Problem::new(format!(
-                "the service {} at line {} has a suffix",
-                quote(&key.name),
-                key.line
-            ))
-            .hint(format!("write `{bare}`")));
-        }
-        let table = value.table(&[
-            "after",
-            "ready",
-            "once",
-            "again",
-            "uses",
-            "when",
-            "stop_timeout",
-            "data",
-            "needs",
-            "check_data",
-            "freeze",
-            "done",
-        ])?;
-        if let Some(again) = table.get("again") {
-            for item in again.list()? {
-                known(&item, item.text()?, settings)?;
-            }
-            if !table.flag("once")? {
-                return Err(Problem::new(format!(
-                    "{} at line {} is for a job that runs once",
-                    quote(&again.place),
-                    again.line
-                ))
-                .hint("add `once: true`"));
-            }
-        }
-        if let Some(done) = table.get("done")
-            && !table.flag("once")?
-        {
-            return Err(Problem::new(format!(
-                "{} at line {} is for a job that runs once",
-                quote(&done.place),
-                done.line
-            ))
-            .hint("add `once: true`"));
-        }
-        if let Some(freeze) = table.get("freeze") {
-            let words = freeze.list()?;
-            match words.first() {
-                Some(program) => drop(program.absolute()?),
-                None => return Err(freeze.must("a list of the program and its arguments")),
-            }
-            if table.get("data").is_none() {
-                return Err(Problem::new(format!(
-                    "{} at line {} says nothing of which data is frozen",
-                    quote(&freeze.place),
-                    freeze.line
-                ))
-                .hint("add `data:` with the directories of the database"));
-            }
-        }
-        let service = ServiceOverride {
-            after: table.texts("after")?,
-            ready: table.get("ready").map(ready).transpose()?,
-            once: table.flag("once")?,
-            again: table.texts("again")?,
-            uses: table.texts("uses")?,
-            when: table.text("when")?,
-            stop_timeout: table.seconds("stop_timeout")?,
-            data: match table.get("data") {
-                Some(field) => data(&field, volumes)?,
-                None => Vec::new(),
-            },
-            needs: table
-                .get("needs")
-                .map(needs)
-                .transpose()?
-                .unwrap_or_default(),
-            check_data: table.texts("check_data")?,
-            freeze: table.texts("freeze")?,
-            done: table.text("done")?,
-        };
-        if service.after.contains(&key.name) {
-            return Err(Problem::new(format!(
-                "the service {} at line {} waits for itself",
-                quote(&key.name),
-                key.line
-            )));
-        }
-        services.insert(key.name.clone(), service);
-    }
-    Ok(services)
 }
 
 /// Which versions' data is taken, oldest first.
@@ -717,23 +678,6 @@ fn upgrade(field: Field) -> Result<contract::Upgrade> {
         )));
     }
     Ok(contract::Upgrade { from, stops })
-}
-
-/// Directories of databases; what an expression makes is checked once its variables are known.
-fn data(field: &Field, volumes: &[String]) -> Result<Vec<String>> {
-    let mut directories = Vec::new();
-    for item in field.list()? {
-        let text = item.text()?;
-        let path = match text.contains("{{") {
-            true => text.to_owned(),
-            false => values::data_directory(text, volumes).map_err(|why| item.cannot(&why))?,
-        };
-        if directories.contains(&path) {
-            return Err(item.cannot("it is given twice"));
-        }
-        directories.push(path);
-    }
-    Ok(directories)
 }
 
 fn backup(field: Field, volumes: &[String]) -> Result<contract::Backup> {
@@ -808,37 +752,6 @@ fn support(field: &Field) -> Result<BTreeMap<String, Vec<String>>> {
         commands.insert(key.name.clone(), words);
     }
     Ok(commands)
-}
-
-fn ready(field: Field) -> Result<Ready> {
-    const CHECKS: [&str; 4] = ["tcp", "unix", "http", "command"];
-    let (place, line) = (field.place.clone(), field.line);
-    let table = field.table(&["tcp", "unix", "http", "command", "timeout"])?;
-    if CHECKS.iter().filter(|key| table.get(key).is_some()).count() != 1 {
-        return Err(Problem::new(format!(
-            "{} at line {line} must have exactly one of tcp, unix, http and command",
-            quote(&place)
-        )));
-    }
-    // A port alone is what people write first; it is read as a number, so say it here.
-    if let Some(tcp) = table.get("tcp")
-        && !tcp
-            .text()
-            .is_ok_and(|text| text.contains(':') || text.contains("{{"))
-    {
-        let problem = tcp.must("`address:port`");
-        return Err(match &tcp.node.kind {
-            yaml::Kind::Number(port) => problem.hint(format!("write `127.0.0.1:{port}`")),
-            _ => problem,
-        });
-    }
-    Ok(Ready {
-        tcp: table.text("tcp")?,
-        unix: table.text("unix")?,
-        http: table.text("http")?,
-        command: table.text("command")?,
-        timeout: table.seconds("timeout")?,
-    })
 }
 
 /// Linux's names (signal(7)), without those that cannot be caught and the real-time ones.

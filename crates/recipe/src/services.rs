@@ -1,0 +1,204 @@
+//! `services`: what unit files and supervisor programs cannot say.
+
+use std::collections::BTreeMap;
+
+use contract::{Ready, ServiceOverride};
+
+use crate::error::{Problem, Result};
+use crate::field::{Field, Table};
+use crate::needs::needs;
+use crate::setting::known;
+use crate::yaml::{Kind, quote};
+
+pub(crate) fn services(
+    field: &Field,
+    settings: &BTreeMap<String, contract::Setting>,
+    volumes: &[String],
+) -> Result<BTreeMap<String, ServiceOverride>> {
+    let mut services = BTreeMap::new();
+    for (key, value) in field.entries()? {
+        if let Some(bare) = key.name.strip_suffix(".service") {
+            return Err(Problem::new(format!(
+                "the service {} at line {} has a suffix",
+                quote(&key.name),
+                key.line
+            ))
+            .hint(format!("write `{bare}`")));
+        }
+        let table = value.table(&[
+            "after",
+            "ready",
+            "once",
+            "again",
+            "uses",
+            "when",
+            "stop_timeout",
+            "data",
+            "needs",
+            "check_data",
+            "freeze",
+            "done",
+            "capability_bounding_set",
+            "ambient_capabilities",
+            "no_new_privileges",
+        ])?;
+        if let Some(again) = table.get("again") {
+            for item in again.list()? {
+                known(&item, item.text()?, settings)?;
+            }
+            if !table.flag("once")? {
+                return Err(Problem::new(format!(
+                    "{} at line {} is for a job that runs once",
+                    quote(&again.place),
+                    again.line
+                ))
+                .hint("add `once: true`"));
+            }
+        }
+        if let Some(done) = table.get("done")
+            && !table.flag("once")?
+        {
+            return Err(Problem::new(format!(
+                "{} at line {} is for a job that runs once",
+                quote(&done.place),
+                done.line
+            ))
+            .hint("add `once: true`"));
+        }
+        if let Some(freeze) = table.get("freeze") {
+            let words = freeze.list()?;
+            match words.first() {
+                Some(program) => drop(program.absolute()?),
+                None => return Err(freeze.must("a list of the program and its arguments")),
+            }
+            if table.get("data").is_none() {
+                return Err(Problem::new(format!(
+                    "{} at line {} says nothing of which data is frozen",
+                    quote(&freeze.place),
+                    freeze.line
+                ))
+                .hint("add `data:` with the directories of the database"));
+            }
+        }
+        let service = ServiceOverride {
+            after: table.texts("after")?,
+            ready: table.get("ready").map(ready).transpose()?,
+            once: table.flag("once")?,
+            again: table.texts("again")?,
+            uses: table.texts("uses")?,
+            when: table.text("when")?,
+            stop_timeout: table.seconds("stop_timeout")?,
+            data: match table.get("data") {
+                Some(field) => data(&field, volumes)?,
+                None => Vec::new(),
+            },
+            needs: table
+                .get("needs")
+                .map(needs)
+                .transpose()?
+                .unwrap_or_default(),
+            check_data: table.texts("check_data")?,
+            freeze: table.texts("freeze")?,
+            done: table.text("done")?,
+            ..privileges(&table)?
+        };
+        if service.after.contains(&key.name) {
+            return Err(Problem::new(format!(
+                "the service {} at line {} waits for itself",
+                quote(&key.name),
+                key.line
+            )));
+        }
+        services.insert(key.name.clone(), service);
+    }
+    Ok(services)
+}
+
+/// What a service or a job may not do, alone.
+pub(crate) fn privileges(table: &Table) -> Result<ServiceOverride> {
+    let set = |key: &str| -> Result<Option<Vec<String>>> {
+        let Some(field) = table.get(key) else {
+            return Ok(None);
+        };
+        for item in field.list()? {
+            let name = item.text()?.to_owned();
+            ::services::systemd::capabilities(&[name]).map_err(|_| {
+                item.cannot("it is no capability of capabilities(7), such as NET_BIND_SERVICE")
+            })?;
+        }
+        table.texts(key).map(Some)
+    };
+    Ok(ServiceOverride {
+        capability_bounding_set: set("capability_bounding_set")?,
+        ambient_capabilities: set("ambient_capabilities")?,
+        no_new_privileges: match table.get("no_new_privileges") {
+            Some(field) => Some(field.flag()?),
+            None => None,
+        },
+        ..ServiceOverride::default()
+    })
+}
+
+/// Directories of databases; what an expression makes is checked once its variables are known.
+fn data(field: &Field, volumes: &[String]) -> Result<Vec<String>> {
+    let mut directories = Vec::new();
+    for item in field.list()? {
+        let text = item.text()?;
+        let path = match text.contains("{{") {
+            true => text.to_owned(),
+            false => values::data_directory(text, volumes).map_err(|why| item.cannot(&why))?,
+        };
+        if directories.contains(&path) {
+            return Err(item.cannot("it is given twice"));
+        }
+        directories.push(path);
+    }
+    Ok(directories)
+}
+
+fn ready(field: Field) -> Result<Ready> {
+    const CHECKS: [&str; 6] = ["tcp", "unix", "http", "command", "file", "log"];
+    let (place, line) = (field.place.clone(), field.line);
+    let table = field.table(&["tcp", "unix", "http", "command", "file", "log", "timeout"])?;
+    if CHECKS.iter().filter(|key| table.get(key).is_some()).count() != 1 {
+        return Err(Problem::new(format!(
+            "{} at line {line} must have exactly one of tcp, unix, http, command, file and log",
+            quote(&place)
+        )));
+    }
+    // With expressions it is checked at each start.
+    let plain = |key: &str| {
+        let field = table.get(key)?;
+        (!field.text().is_ok_and(|text| text.contains("{{"))).then_some(field)
+    };
+    if let Some(file) = plain("file") {
+        file.absolute()?;
+    }
+    if let Some(log) = plain("log") {
+        values::search(log.text()?).map_err(|reason| {
+            log.cannot(&format!("it is no regular expression: {reason}"))
+                .hint("put `\\` before a character that is meant as it stands")
+        })?;
+    }
+    // A port alone is what people write first; it is read as a number, so say it here.
+    if let Some(tcp) = table.get("tcp")
+        && !tcp
+            .text()
+            .is_ok_and(|text| text.contains(':') || text.contains("{{"))
+    {
+        let problem = tcp.must("`address:port`");
+        return Err(match &tcp.node.kind {
+            Kind::Number(port) => problem.hint(format!("write `127.0.0.1:{port}`")),
+            _ => problem,
+        });
+    }
+    Ok(Ready {
+        tcp: table.text("tcp")?,
+        unix: table.text("unix")?,
+        http: table.text("http")?,
+        command: table.text("command")?,
+        file: table.text("file")?,
+        log: table.text("log")?,
+        timeout: table.seconds("timeout")?,
+    })
+}
