@@ -75,7 +75,7 @@ pub fn write(contract: &Contract, engine: &Engine<'_>, root: &Root) -> Result<()
         return Ok(());
     };
     root.directory(FOLDER, own(0o755))?;
-    root.replace(&path, text.as_bytes(), own(0o644))
+    root.render(&path, text.as_bytes(), own(0o644))
         .map_err(|error| cannot_create("the file", &path, &error))
 }
 

@@ -58,6 +58,9 @@ pub enum Verb {
     },
     Manifest(crate::manifest::Wanted),
     Rollback(Wanted),
+    Top {
+        once: bool,
+    },
     Backup(backup::Options),
     /// Not for people: what the timer of scheduled backups starts.
     ScheduledBackup,
@@ -89,6 +92,7 @@ docker run --rm -v data:/data IMAGE rollback [VERSION]  put back the data that a
 docker run -it IMAGE COMMAND…        any other command, with the configuration rendered
 
 docker exec BOX tiffin status        the services and how they are; --json
+docker exec -it BOX tiffin top       what they use at this moment; --once
 docker exec BOX tiffin certificates  those that its servers use, and when they end; --json
 docker exec BOX tiffin logs [NAME]   their last lines; -f follows
 docker exec BOX tiffin start NAME    likewise stop NAME, restart NAME
@@ -224,6 +228,8 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("reload", [name]) if !name.starts_with('-') => Verb::ReloadService((*name).to_owned()),
         ("status", []) => Verb::Status { json: false },
         ("status", ["--json"]) => Verb::Status { json: true },
+        ("top", []) => Verb::Top { once: false },
+        ("top", ["--once"]) => Verb::Top { once: true },
         ("certificates", []) => Verb::Certificates { json: false },
         ("certificates", ["--json"]) => Verb::Certificates { json: true },
         ("logs", []) => Verb::Logs {
@@ -260,7 +266,7 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         (
             "start" | "stop" | "restart" | "reload" | "explain" | "help" | "settings" | "check"
             | "status" | "certificates" | "logs" | "health" | "version" | "preflight"
-            | "support-bundle" | "status-page",
+            | "support-bundle" | "status-page" | "top",
             _,
         ) => return Err(usage()),
         (option, _) if option.starts_with('-') => return Err(usage()),

@@ -100,6 +100,9 @@ pub struct Status {
     pub memory: Option<u64>,
     /// Of all its processes since the box started.
     pub cpu_seconds: Option<f64>,
+    /// How many they are; 0 when nobody asked to measure.
+    #[serde(default)]
+    pub processes: u32,
     pub last_end: Option<String>,
     pub note: String,
     pub description: String,
@@ -110,13 +113,18 @@ pub struct Status {
 }
 
 pub fn ask(root: &Root, request: &Request) -> Result<Reply> {
-    Ok(begin(root, request)?.0)
+    ask_at(root, SOCKET, request)
+}
+
+/// The same, of a supervisor that has its socket elsewhere.
+pub fn ask_at(root: &Root, socket: &str, request: &Request) -> Result<Reply> {
+    Ok(begin(root, socket, request)?.0)
 }
 
 /// Follows the logs: hands them on until the box ends or nobody takes them any more.
 pub fn follow(root: &Root, name: Option<String>, out: &mut dyn Write) -> Result<Reply> {
     let request = Request::Logs { name, follow: true };
-    let (reply, mut stream) = begin(root, &request)?;
+    let (reply, mut stream) = begin(root, SOCKET, &request)?;
     if reply == Reply::Follows {
         let mut buffer = [0; 16 << 10];
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -129,9 +137,9 @@ pub fn follow(root: &Root, name: Option<String>, out: &mut dyn Write) -> Result<
 }
 
 /// The answer, and what may come after it.
-fn begin(root: &Root, request: &Request) -> Result<(Reply, BufReader<UnixStream>)> {
+fn begin(root: &Root, socket: &str, request: &Request) -> Result<(Reply, BufReader<UnixStream>)> {
     let talk = || -> std::io::Result<(String, BufReader<UnixStream>)> {
-        let mut stream = UnixStream::connect(root.path(SOCKET))?;
+        let mut stream = UnixStream::connect(root.path(socket))?;
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
         stream.write_all(line.as_bytes())?;
@@ -143,7 +151,7 @@ fn begin(root: &Root, request: &Request) -> Result<(Reply, BufReader<UnixStream>
     let (answer, stream) = talk().map_err(|error| {
         Failure::new(
             Code::Failed,
-            format!("cannot ask the running box through {SOCKET}: {error}"),
+            format!("cannot ask the running box through {socket}: {error}"),
         )
         .hint("this command works in a box that was started: docker exec BOX tiffin …")
     })?;

@@ -64,7 +64,7 @@ pub struct File {
 #[derive(Debug, Serialize)]
 pub struct Use {
     pub service: String,
-    /// `when`, `ready` or `again`.
+    /// `when`, `ready`, `job`, `again` or `ca_bundle`.
     pub what: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub expression: String,
@@ -204,14 +204,17 @@ fn uses(
             add("when", when, closure(reach::expression(when)));
         }
         if let Some(ready) = &wanted.ready {
-            let texts = [&ready.tcp, &ready.unix, &ready.http, &ready.command];
-            for text in texts.into_iter().flatten() {
+            for text in ready.texts() {
                 add(
                     "ready",
                     text,
                     closure(reach::text(text, &Default::default())),
                 );
             }
+        }
+        for text in contract.jobs.get(name).iter().flat_map(|job| job.texts()) {
+            let names = reach::text(text, &Default::default());
+            add("job", text, closure(names));
         }
         if setting.is_some_and(|setting| wanted.again.iter().any(|again| again == setting)) {
             out.extend(own.iter().map(|service| Use {
@@ -323,6 +326,11 @@ pub fn text(answer: &Answer) -> String {
             "ready" => writeln!(
                 out,
                 "{via} is where {} is asked whether it is ready (`{}`)",
+                used.service, used.expression
+            ),
+            "job" => writeln!(
+                out,
+                "{via} is part of the job {} (`{}`)",
                 used.service, used.expression
             ),
             _ => writeln!(out, "{via} makes {} run again", used.service),

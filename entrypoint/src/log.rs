@@ -13,6 +13,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use values::Regex;
+
 pub use self::json::{Level, rfc3339};
 
 /// Longer lines are split.
@@ -169,7 +171,12 @@ pub struct Lines {
     ring_bytes: usize,
     /// Bytes of all lines since the last [`Lines::clear`], line ends included.
     total: u64,
+    /// Looked for in each line, until it is found.
+    pub awaited: Option<Box<Regex>>,
 }
+
+/// A line that says that a service is ready says so at its beginning.
+const LOOKED_AT: usize = 4096;
 
 impl Lines {
     const fn new() -> Self {
@@ -178,6 +185,7 @@ impl Lines {
             ring: VecDeque::new(),
             ring_bytes: 0,
             total: 0,
+            awaited: None,
         }
     }
 
@@ -254,6 +262,13 @@ impl Lines {
     fn line(&mut self, name: &str, line: &[u8], out: &mut Queue) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         out.push(name, line);
+        if let Some(pattern) = &self.awaited {
+            let text = String::from_utf8_lossy(&line[..line.len().min(LOOKED_AT)]);
+            // An error is a pattern that backtracks without end on this line.
+            if pattern.is_match(&*text).unwrap_or(false) {
+                self.awaited = None;
+            }
+        }
         self.remember(out.sequence, line);
     }
 

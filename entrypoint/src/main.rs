@@ -17,11 +17,13 @@ mod exit;
 mod explain;
 mod facts;
 mod init;
+mod jobs;
 mod log;
 mod manifest;
 mod page;
 mod plan;
 mod preflight;
+mod ready;
 mod render;
 mod roles;
 mod root;
@@ -35,6 +37,8 @@ mod supervisord;
 mod support;
 mod sys;
 mod systemctl;
+mod top;
+mod units;
 mod upgrade;
 mod validate;
 mod volume;
@@ -55,6 +59,9 @@ fn main() -> ExitCode {
         return code;
     }
     if let Some(code) = systemctl::called(&name, &words) {
+        return code;
+    }
+    if let Some(code) = units::called(&name, &words) {
         return code;
     }
     if let Some(code) = daemon::called(&name, &words, &Environment::of_this_process()) {
@@ -131,6 +138,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
                 false => ask(&root, &Request::Certificates, false),
             }
         }
+        Verb::Top { once } => top::top(&root, once),
         Verb::Certificates { json } => ask(&root, &Request::Certificates, json),
         Verb::Logs { name, follow: true } => follow(&root, name),
         Verb::Logs { name, follow } => ask(&root, &Request::Logs { name, follow }, false),

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use contract::{Contract, Ready, ServiceOverride, Unit};
-use services::{Service, supervisord, systemd};
+use contract::{Contract, ServiceOverride, Unit};
+use services::{Kind, Service, supervisord, systemd};
 
 use crate::backup::schedule;
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
+use crate::jobs;
+use crate::ready::{Check, check};
 use crate::roles;
 use crate::root::Root;
 use crate::volume::Watched;
@@ -25,27 +27,8 @@ pub struct Planned {
     pub again: Watched,
     /// Why it is not started: `when` is false, a condition does not hold.
     pub skip: Option<String>,
-    /// It is started by a timer unit.
+    /// It is started by a timer unit, or is a job.
     pub timer: Option<systemd::Timer>,
-}
-
-/// A readiness check with its expressions rendered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    pub probe: Probe,
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    Tcp(String),
-    Unix(String),
-    Http {
-        address: String,
-        host: String,
-        path: String,
-    },
-    Command(String),
 }
 
 #[derive(Debug)]
@@ -53,6 +36,8 @@ pub struct Plan {
     pub services: Vec<Planned>,
     /// What supervisord's configuration says of its sockets, when there is one.
     pub daemon: Option<supervisord::Daemon>,
+    /// Where the control socket is.
+    pub socket: String,
     /// There is no box around the programs: they run as under supervisord itself.
     pub alone: bool,
     pub warnings: Vec<String>,
@@ -128,6 +113,8 @@ pub fn plan(
             service.aliases.push(name.clone());
         }
     }
+    let jobs = jobs::planned(contract, engine)?;
+    services.extend(jobs.iter().map(|(job, _)| job.clone()));
     let chosen = roles::chosen(environment);
     let mut plan = order(
         contract,
@@ -138,7 +125,8 @@ pub fn plan(
         warnings,
     )?;
     let timers = timers.into_iter().map(|(_, timer, _)| timer);
-    for timer in timers.chain(scheduled) {
+    let jobs = jobs.into_iter().map(|(_, timer)| timer);
+    for timer in timers.chain(scheduled).chain(jobs) {
         for planned in &mut plan.services {
             if is_called(&planned.service, &timer.unit) {
                 planned.timer = Some(timer.clone());
@@ -161,6 +149,12 @@ pub fn services(
         .filter(|unit| unit.name.ends_with(".service"))
         .filter_map(|unit| read_unit(unit, root, environment, &mut Vec::new(), &mut None).ok())
         .flatten()
+        .chain(
+            contract
+                .jobs
+                .iter()
+                .filter_map(|(name, job)| jobs::service(name, job).ok()),
+        )
         .collect()
 }
 
@@ -549,9 +543,17 @@ fn order(
             .map(|ready| check(ready, engine))
             .transpose()
             .map_err(|reason| wrong("its `ready`", reason))?;
+        if ready.is_some() && service.kind == Kind::Oneshot {
+            warnings.push(format!(
+                "{}: its `ready` has no effect: a one-shot is ready when it is done",
+                names[at]
+            ));
+        }
         if let Some(seconds) = wanted.stop_timeout {
             service.stopping.timeout = Some(Duration::from_secs(seconds.into()));
         }
+        narrow(&mut service, wanted)
+            .map_err(|name| wrong("its capabilities", format!("there is no {name}")))?;
         needs[at].remove(&at);
         planned.push(Planned {
             service,
@@ -577,9 +579,25 @@ fn order(
     Ok(Plan {
         services: planned,
         daemon: None,
+        socket: crate::control::SOCKET.to_owned(),
         alone: false,
         warnings,
     })
+}
+
+/// What the recipe says of privileges is in the place of what the file says.
+fn narrow(service: &mut Service, wanted: &ServiceOverride) -> Result<(), String> {
+    let privileges = &mut service.privileges;
+    if let Some(names) = &wanted.capability_bounding_set {
+        privileges.bounding = Some(systemd::capabilities(names)?);
+    }
+    if let Some(names) = &wanted.ambient_capabilities {
+        privileges.ambient = systemd::capabilities(names)?;
+    }
+    if let Some(yes) = wanted.no_new_privileges {
+        privileges.no_new = yes;
+    }
+    Ok(())
 }
 
 /// The values of settings as they are in force, given or default.
@@ -594,39 +612,6 @@ fn watched(contract: &Contract, engine: &Engine<'_>, settings: &[String]) -> Wat
             .unwrap_or_default();
         (name.clone(), value)
     }))
-}
-
-fn check(ready: &Ready, engine: &Engine<'_>) -> Result<Check, String> {
-    let timeout = Duration::from_secs(ready.timeout.unwrap_or(60).into());
-    let probe = if let Some(text) = &ready.tcp {
-        Probe::Tcp(engine.text(text)?)
-    } else if let Some(text) = &ready.unix {
-        Probe::Unix(engine.text(text)?)
-    } else if let Some(text) = &ready.http {
-        let url = engine.text(text)?;
-        let rest = url
-            .strip_prefix("http://")
-            .ok_or_else(|| format!("`{url}` does not begin with http://"))?;
-        let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-        let address = if host.rsplit(']').next().unwrap_or(host).contains(':') {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
-        };
-        Probe::Http {
-            address,
-            host: host.to_owned(),
-            path: path.to_owned(),
-        }
-    } else if let Some(text) = &ready.command {
-        Probe::Command(engine.text(text)?)
-    } else {
-        return Err("it says none of tcp, unix, http, command".to_owned());
-    };
-    if let Probe::Tcp(address) | Probe::Http { address, .. } = &probe {
-        crate::supervise::probe::address(address)?;
-    }
-    Ok(Check { probe, timeout })
 }
 
 /// Services that wait for each other, the first one again at the end.

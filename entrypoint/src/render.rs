@@ -59,7 +59,7 @@ pub fn write(
 fn put_back(root: &Root, written: Vec<Before>) {
     for (path, before) in written.into_iter().rev() {
         let undone = match before {
-            Some((content, owned)) => root.replace(&path, &content, owned),
+            Some((content, owned)) => root.render(&path, &content, owned),
             None => std::fs::remove_file(root.path(&path)),
         };
         if let Err(error) = undone {
@@ -122,7 +122,7 @@ fn write_each(
         if let Some(command) = template.validate.as_ref().filter(|_| is_new) {
             validate(root, &template.dest, command, &text, wanted, secrets)?;
         }
-        match root.replace(&dest, text.as_bytes(), wanted) {
+        match root.render(&dest, text.as_bytes(), wanted) {
             Ok(()) => {
                 count.changed.push(template.dest.clone());
                 written.push((dest, current));

@@ -164,6 +164,16 @@ impl Root {
 
     /// Replaces a file: readers see the old one or the new one, also after a power cut.
     pub fn replace(&self, path: &str, content: &[u8], owned: Owned) -> io::Result<()> {
+        self.put(path, content, owned, true)
+    }
+
+    /// The same for what every start makes anew: after a power cut it may be empty, and the disk
+    /// is not waited for.
+    pub fn render(&self, path: &str, content: &[u8], owned: Owned) -> io::Result<()> {
+        self.put(path, content, owned, false)
+    }
+
+    fn put(&self, path: &str, content: &[u8], owned: Owned, lasting: bool) -> io::Result<()> {
         let full = self.path(path);
         let parent = full.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent)?;
@@ -181,6 +191,9 @@ impl Root {
             fchown(&file, owned)?;
             // After chown, which clears setuid and setgid bits.
             file.set_permissions(fs::Permissions::from_mode(owned.mode))?;
+            if !lasting {
+                return fs::rename(&temporary, &full);
+            }
             file.sync_all()?;
             fs::rename(&temporary, &full)?;
             File::open(parent)?.sync_all()

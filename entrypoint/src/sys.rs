@@ -478,6 +478,26 @@ pub fn detach(words: &[String]) -> io::Result<()> {
     command.spawn().map(drop)
 }
 
+/// This program as `tiffin-units`, with a session of its own and this log.
+pub fn supervise_unit(words: &[&str], log: &std::fs::File) -> io::Result<std::process::Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("tiffin-units")
+        .args(words)
+        .current_dir("/")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?);
+    let child = || -> io::Result<()> {
+        rustix::process::setsid()?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call.
+    unsafe { command.pre_exec(child) };
+    command.spawn()
+}
+
 /// Lets go of the terminal; whether there was one.
 pub fn leave_terminal() -> bool {
     // SAFETY: takes plain numbers and touches no memory.
@@ -577,8 +597,22 @@ pub fn signal_fd() -> nix::Result<SignalFd> {
     ] {
         set.add(signal);
     }
+    descriptor_of(&set)
+}
+
+/// Those that end a program which has a terminal, and the one that tells its size.
+pub fn ending_signals() -> nix::Result<SignalFd> {
+    use nix::sys::signal::Signal as S;
+    let mut set = SigSet::empty();
+    for signal in [S::SIGTERM, S::SIGINT, S::SIGQUIT, S::SIGHUP, S::SIGWINCH] {
+        set.add(signal);
+    }
+    descriptor_of(&set)
+}
+
+fn descriptor_of(set: &SigSet) -> nix::Result<SignalFd> {
     set.thread_block()?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+    SignalFd::with_flags(set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
 /// One ended child; `None` when there is no other.

@@ -43,7 +43,7 @@ pub fn validate(
     root.directory(DIRECTORY, own)?;
     let name = dest.rsplit('/').next().unwrap_or("file");
     let path = format!("{DIRECTORY}/{name}");
-    root.replace(&path, text.as_bytes(), owned)
+    root.render(&path, text.as_bytes(), owned)
         .map_err(|error| cannot_create("the file", &path, &error))?;
     let file = root.path(&path).to_string_lossy().into_owned();
     let words: Vec<String> = words[1..]

@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::{Running, TestBox, wait};
@@ -402,7 +403,18 @@ fn used(running: &Running) -> (u64, usize) {
 
 #[test]
 fn without_descriptors_clients_are_turned_away_and_nothing_spins() {
-    let (observed, running) = quiet();
+    let mut observed = Observed::new();
+    let b = &mut observed.b;
+    b.unit("web.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    b.unit(
+        "supervisor.service",
+        "[Service]\nExecStart=/usr/bin/supervisord -n -c /etc/supervisord.conf\n",
+    );
+    b.file(
+        "/etc/supervisord.conf",
+        "[unix_http_server]\nfile=/run/sup.sock\n[supervisord]\n[program:app]\ncommand=/bin/sleep 1000\nstartsecs=0\n",
+    );
+    let running = b.start().until(b, "web ready").until(b, "app ready");
     let (_, open) = used(&running);
     // Room for two more.
     let limit = format!("--nofile={}", open + 2);
@@ -411,16 +423,24 @@ fn without_descriptors_clients_are_turned_away_and_nothing_spins() {
         .status()
         .unwrap();
     assert!(status.success());
-    let clients: Vec<TcpStream> = (0..20).map(|_| observed.connect()).collect();
+    let port: Vec<TcpStream> = (0..20).map(|_| observed.connect()).collect();
+    let sockets: Vec<UnixStream> = ["/run/tiffin/control.sock", "/run/sup.sock"]
+        .iter()
+        .flat_map(|path| {
+            let path = observed.b.path(path);
+            (0..20).map(move |_| UnixStream::connect(&path).unwrap())
+        })
+        .collect();
     std::thread::sleep(Duration::from_millis(300));
     let (before, _) = used(&running);
     std::thread::sleep(Duration::from_secs(1));
     let (after, now) = used(&running);
     assert!(after - before < 50_000_000, "{} ns", after - before);
-    drop(clients);
+    drop((port, sockets));
     wait("room again", || {
         (observed.get("/readyz").status == 200).then_some(())
     });
+    observed.b.run(&["status"]).exits(0);
     assert!(now < open + 10, "{open} -> {now}");
     assert_eq!(running.stop().code, Some(0));
 }

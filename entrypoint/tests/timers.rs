@@ -29,14 +29,7 @@ fn a_job_runs_again_and_again_but_never_twice_at_once_nor_before_what_it_needs()
         "OnBootSec=0\nOnUnitActiveSec=100ms\nUnit=job.service",
         "echo begin >> ROOT/log; sleep 0.3; echo end >> ROOT/log",
     );
-    b.script(
-        "db",
-        "while ! [ -e ROOT/go ]; do sleep 0.02; done; echo db >> ROOT/log",
-    );
-    b.unit(
-        "db.service",
-        "[Service]\nType=oneshot\nExecStart=ROOT/bin/db\n",
-    );
+    b.db_that_waits();
     let running = b.start().until(&b, "db starting");
     b.wait_status("job stopped");
     b.file("/go", "");

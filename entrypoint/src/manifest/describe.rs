@@ -234,11 +234,9 @@ fn parts(contract: &Contract, scale: &BTreeMap<String, u32>, plan: &Plan, name: 
                 replicas,
                 ports: said.ports.clone(),
                 single: said.single,
-                job: plan
-                    .services
-                    .iter()
-                    .filter(of_role)
-                    .all(|planned| planned.service.kind == services::Kind::Oneshot),
+                job: plan.services.iter().filter(of_role).all(|planned| {
+                    planned.service.kind == services::Kind::Oneshot && planned.timer.is_none()
+                }),
             })
         })
         .collect()
@@ -447,6 +445,10 @@ fn stop_time(planned: &Planned) -> u64 {
 
 fn start_time(planned: &Planned) -> u64 {
     let service = &planned.service;
+    // Nothing waits for what is started later.
+    if !service.autostart {
+        return 0;
+    }
     let own = match service.kind {
         services::Kind::Simple { settle } => settle,
         services::Kind::Oneshot => service.start_timeout.unwrap_or(JOB),

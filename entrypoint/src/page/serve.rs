@@ -100,11 +100,15 @@ pub fn serve(contract: Contract, root: &Root, environment: &Environment) -> Resu
             open.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let (about, open) = (Arc::clone(&about), Arc::clone(&open));
-        std::thread::spawn(move || {
+        let (about, counted) = (Arc::clone(&about), Arc::clone(&open));
+        let thread = std::thread::Builder::new().spawn(move || {
             about.converse(stream);
-            open.fetch_sub(1, Ordering::SeqCst);
+            counted.fetch_sub(1, Ordering::SeqCst);
         });
+        // No room for another process: this client has none, and the next may.
+        if thread.is_err() {
+            open.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 

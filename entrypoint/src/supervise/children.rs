@@ -215,10 +215,8 @@ impl Supervisor<'_> {
         others.any(|(other, slot)| other != at && owns(slot))
     }
 
-    pub(super) fn adopt(&mut self, at: usize, pid: &str) {
-        let Some(pid) = pid
-            .parse()
-            .ok()
+    pub(super) fn adopt(&mut self, at: usize, pid: i32) {
+        let Some(pid) = Some(pid)
             .filter(|pid| is_descendant(*pid) && !self.is_anothers(at, *pid))
             .and_then(Pid::from_raw)
         else {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -20,10 +20,12 @@ use crate::sys;
 
 const REQUEST_LIMIT: usize = 4096;
 const CLIENT_LIMIT: usize = 64;
+/// For a request, from the connection on.
+const REQUEST: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub struct Clients {
-    open: HashMap<usize, (UnixStream, Vec<u8>)>,
+    open: HashMap<usize, (UnixStream, Vec<u8>, Instant)>,
     next: usize,
     waiting: Vec<Waiting>,
     pub(super) followers: Followers,
@@ -57,9 +59,21 @@ impl Clients {
             self.next = id + 1;
             let data = EventData::new_u64(token | id as u64);
             if epoll::add(epoll, &client, data, EventFlags::IN).is_ok() {
-                self.open.insert(id, (client.into(), Vec::new()));
+                let until = Instant::now() + REQUEST;
+                self.open.insert(id, (client.into(), Vec::new(), until));
             }
         }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        let asking = self.open.values().map(|(_, _, until)| *until);
+        asking.chain(self.followers.deadline()).min()
+    }
+
+    /// Lets go who says nothing, and who follows and does not read.
+    pub fn let_go(&mut self, now: Instant) {
+        self.open.retain(|_, (_, _, until)| *until > now);
+        self.followers.let_go(now);
     }
 }
 
@@ -77,7 +91,7 @@ pub fn answer(stream: &UnixStream, reply: &Reply) {
 
 impl Supervisor<'_> {
     pub(super) fn request(&mut self, id: usize) {
-        let Some((stream, bytes)) = self.clients.open.get_mut(&id) else {
+        let Some((stream, bytes, _)) = self.clients.open.get_mut(&id) else {
             return;
         };
         let mut buffer = [0; REQUEST_LIMIT];
@@ -92,7 +106,7 @@ impl Supervisor<'_> {
         if !bytes.contains(&b'\n') && bytes.len() < REQUEST_LIMIT {
             return;
         }
-        if let Some((stream, bytes)) = self.clients.open.remove(&id) {
+        if let Some((stream, bytes, _)) = self.clients.open.remove(&id) {
             let _ = epoll::delete(&self.epoll, &stream);
             match serde_json::from_slice(&bytes) {
                 Ok(request) => self.serve(stream, request),
@@ -270,6 +284,7 @@ impl Supervisor<'_> {
                     ),
                     memory: runs.map(|usage| usage.memory),
                     cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
+                    processes: usage.map_or(0, |usage| usage.processes),
                     seconds: slot.machine.since().elapsed().as_secs(),
                     restarts: slot.machine.restarts,
                     pid: slot.main.map(|pid| pid.as_raw_nonzero().get()),
@@ -281,13 +296,21 @@ impl Supervisor<'_> {
     }
 
     fn note(&self, slot: &Slot) -> String {
-        match (&slot.planned.skip, &self.loaded) {
-            (Some(reason), _) => reason.clone(),
+        let mut note = match (&slot.planned.skip, &self.loaded) {
+            (Some(reason), _) => return reason.clone(),
             (None, Some(loaded)) if slot.name() == schedule::SERVICE => {
                 schedule::Last::of(loaded.contract, self.root).text()
             }
             _ => slot.status.clone(),
+        };
+        let rests = slot.planned.timer.is_some() && slot.machine.state().is_over();
+        if let Some(next) = slot.timed.next().filter(|_| rests) {
+            if !note.is_empty() {
+                note.push_str("; ");
+            }
+            note.push_str(&next);
         }
+        note
     }
 
     /// What is remembered of one service or of all, as `NAME | line`.

@@ -18,6 +18,8 @@ use crate::log::Tapped;
 const LIMIT: usize = 16;
 /// What waits for a follower that does not read.
 const UNSENT: usize = 4 << 20;
+/// Without taking a byte of what waits for it.
+const UNREAD: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub struct Followers {
@@ -35,6 +37,22 @@ struct Follower {
     /// Lines that were left out.
     missed: u64,
     watched: EventFlags,
+    /// Something waits for it; then it is let go.
+    until: Option<Instant>,
+}
+
+impl Followers {
+    pub fn deadline(&self) -> Option<Instant> {
+        self.open
+            .values()
+            .filter_map(|follower| follower.until)
+            .min()
+    }
+
+    pub fn let_go(&mut self, now: Instant) {
+        self.open
+            .retain(|_, follower| follower.until.is_none_or(|until| until > now));
+    }
 }
 
 impl Follower {
@@ -59,12 +77,19 @@ impl Follower {
                 );
             }
             if self.output.is_empty() {
+                self.until = None;
                 return true;
             }
             match self.stream.write(&self.output) {
-                Ok(count) => drop(self.output.drain(..count)),
+                Ok(count) => {
+                    self.output.drain(..count);
+                    self.until = None;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+                Err(error) => {
+                    self.until.get_or_insert_with(|| Instant::now() + UNREAD);
+                    return error.kind() == std::io::ErrorKind::WouldBlock;
+                }
             }
         }
     }
@@ -102,6 +127,7 @@ impl Supervisor<'_> {
                     output,
                     missed: 0,
                     watched: EventFlags::IN,
+                    until: None,
                 },
             );
             self.queue.tap.get_or_insert_default();

@@ -162,7 +162,8 @@ pub struct Rules {
     pub post: usize,
     pub stop: usize,
     pub stop_post: usize,
-    pub check: Option<Duration>,
+    /// The readiness check's limit, and what is the matter while it does not hold.
+    pub check: Option<(Duration, String)>,
     pub start_timeout: Option<Duration>,
     pub stop_timeout: Option<Duration>,
     pub restart: Restart,
@@ -179,7 +180,10 @@ impl Rules {
             post: service.commands.start_post.len(),
             stop: service.commands.stop.len(),
             stop_post: service.commands.stop_post.len(),
-            check: planned.ready.as_ref().map(|check| check.timeout),
+            check: planned
+                .ready
+                .as_ref()
+                .map(|check| (check.timeout, check.probe.missing())),
             start_timeout: service.start_timeout,
             stop_timeout: service.stopping.timeout,
             restart: service.restart.clone(),
@@ -316,6 +320,7 @@ impl Machine {
             (S::Starting(_), Event::MainMissing(reason)) => self.failed(reason, now),
             (S::Starting(_), Event::Deadline) => match self.rules.kind {
                 Kind::Simple { .. } => self.post(0, now),
+                Kind::Oneshot => self.failed("it did not end in time", now),
                 _ => self.failed("it did not become ready in time", now),
             },
             (S::Posting(at), Event::StepEnded(ended)) => {
@@ -326,8 +331,15 @@ impl Machine {
                 }
             }
             (S::Checking, Event::StepEnded(Ended::Exit(0))) => self.ready(now),
-            (S::Checking, Event::StepEnded(_))
-            | (S::Preparing(_) | S::Posting(_) | S::Checking, Event::Deadline) => {
+            (S::Checking, Event::StepEnded(_) | Event::Deadline) => {
+                let missing = self.rules.check.as_ref().map(|(_, missing)| missing);
+                let reason = format!(
+                    "it did not become ready in time: {}",
+                    missing.map_or("", String::as_str)
+                );
+                self.failed(&reason, now)
+            }
+            (S::Preparing(_) | S::Posting(_), Event::Deadline) => {
                 self.failed("it did not become ready in time", now)
             }
             (
@@ -445,9 +457,9 @@ impl Machine {
             self.was_ready = true;
             return self.clear(true, now);
         }
-        match self.rules.check {
-            Some(timeout) => {
-                self.deadline = Some(now + timeout);
+        match &self.rules.check {
+            Some((timeout, _)) => {
+                self.deadline = Some(now + *timeout);
                 self.enter(State::Checking, now);
                 vec![Action::Run(Phase::Check, 0)]
             }

@@ -4,6 +4,7 @@
 //!
 //! Past [`Supervisor::new`] nothing returns an error out of the loop.
 
+mod awaited;
 mod certificates;
 mod children;
 mod clients;
@@ -15,6 +16,7 @@ mod machine;
 #[cfg(test)]
 mod machine_tests;
 mod metrics;
+mod notify;
 mod observe;
 mod output;
 pub mod probe;
@@ -47,7 +49,7 @@ use crate::log::{Queue, fail, say};
 use crate::plan::Plan;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
-use crate::sys;
+use crate::sys::{self, Ended};
 use crate::upgrade::Upgrade;
 use crate::volume::State as Memory;
 
@@ -100,6 +102,7 @@ pub struct Supervisor<'a> {
     signals: SignalFd,
     /// `None` without a box.
     listener: Option<UnixListener>,
+    socket: String,
     clients: Clients,
     rpc: rpc::Server,
     http: observe::Server,
@@ -156,7 +159,7 @@ impl<'a> Supervisor<'a> {
         } else {
             root.directory("/run/tiffin", me(0o755))?;
             root.directory("/run/tiffin/notify", me(0o711))?;
-            Some(control_socket(root)?)
+            Some(control_socket(root, &plan.socket)?)
         };
         let accounts = Accounts::read(root)?;
         sys::keep_spare();
@@ -221,6 +224,7 @@ impl<'a> Supervisor<'a> {
             epoll,
             signals,
             listener,
+            socket: plan.socket,
             clients: Clients::default(),
             rpc,
             http,
@@ -257,6 +261,18 @@ impl<'a> Supervisor<'a> {
     }
 
     pub fn run(mut self) -> Code {
+        self.supervise()
+    }
+
+    /// The same, and the names of services that only SIGKILL has ended.
+    pub fn run_and_tell(mut self) -> (Code, Vec<String>) {
+        let code = self.supervise();
+        let killed = |slot: &&Slot| slot.machine.last_end == Some(crate::sys::Ended::Signal(9));
+        let names = self.slots.iter().filter(killed);
+        (code, names.map(|slot| slot.name().to_owned()).collect())
+    }
+
+    fn supervise(&mut self) -> Code {
         for slot in &self.slots {
             if let Some(reason) = &slot.planned.skip {
                 say(&format!("{} is left out: {reason}", slot.name()));
@@ -348,7 +364,7 @@ impl<'a> Supervisor<'a> {
         self.queue.finish();
         self.finish_followers();
         if self.listener.is_some() {
-            let _ = std::fs::remove_file(self.root.path(crate::control::SOCKET));
+            let _ = std::fs::remove_file(self.root.path(&self.socket));
         }
         self.rpc.close(self.root);
         if self.result == Code::Ok {
@@ -379,6 +395,8 @@ impl<'a> Supervisor<'a> {
             .flatten()
             .chain(self.events.deadline())
             .chain(self.http.deadline())
+            .chain(self.rpc.deadline())
+            .chain(self.clients.deadline())
             .chain(self.certificates.deadline())
             .chain(self.timers_due)
             .chain(self.draining)
@@ -389,6 +407,8 @@ impl<'a> Supervisor<'a> {
         let now = Instant::now();
         self.reload_timers(now);
         self.http_timers(now);
+        self.rpc_timers(now);
+        self.clients.let_go(now);
         self.certificate_timers(now);
         self.watchdog_timers(now);
         if self.draining.is_some_and(|until| until <= now) {
@@ -624,6 +644,15 @@ impl<'a> Supervisor<'a> {
             slot.status.clear();
             slot.begins();
         }
+        if phase == Phase::Start && index == 0 {
+            slot.await_anew();
+        }
+        if phase == Phase::Check && slot.awaits_line() {
+            return slot
+                .awaited
+                .seen
+                .then_some(Event::StepEnded(Ended::Exit(0)));
+        }
         if phase == Phase::Start
             && let Err(reason) = self.prepare_socket(at)
         {
@@ -740,9 +769,9 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-fn control_socket(root: &Root) -> Result<UnixListener> {
+fn control_socket(root: &Root, socket: &str) -> Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
-    let path = root.path(crate::control::SOCKET);
+    let path = root.path(socket);
     let make = || -> std::io::Result<UnixListener> {
         let _ = std::fs::remove_file(&path);
         // Nobody else may connect, not even for the moment before the mode is set.
@@ -754,5 +783,5 @@ fn control_socket(root: &Root) -> Result<UnixListener> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    make().map_err(|error| cannot_create("the socket", crate::control::SOCKET, &error))
+    make().map_err(|error| cannot_create("the socket", socket, &error))
 }

@@ -1,10 +1,11 @@
-//! What services write: their output, and their notifications (sd_notify(3)).
+//! What services write: their output, and their notifications.
 
 use std::os::fd::AsFd as _;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::machine::Event;
+use super::notify::{self, Said};
 use super::slot::Stream;
 use super::{ERRORS, KIND, OUTPUT, STDOUT, Supervisor};
 use crate::log::{Queue, debug, debugging};
@@ -54,7 +55,8 @@ impl Supervisor<'_> {
         };
         let name = slot.planned.service.name.clone();
         if slot.planned.service.program.is_some() {
-            return self.read_program(at, last);
+            self.read_program(at, last);
+            return self.note_line(at);
         }
         let mut buffer = [0_u8; 64 << 10];
         for stream in std::iter::once(&mut slot.out).chain(&mut slot.errors) {
@@ -69,6 +71,7 @@ impl Supervisor<'_> {
                 stream.lines.flush(&name, &mut self.queue);
             }
         }
+        self.note_line(at);
     }
 
     /// As [`Self::read_output`], for a program: its lines may be events, and what a
@@ -202,27 +205,23 @@ impl Supervisor<'_> {
         }
     }
 
-    /// sd_notify(3): lines of NAME=VALUE.
+    /// What the service told about itself since.
     pub(super) fn read_notifications(&mut self, at: usize) {
-        let mut buffer = [0_u8; 4096];
+        let mut buffer = [0_u8; notify::LONGEST];
         while let Some(Ok(count)) = self
             .slots
             .get(at)
             .and_then(|s| s.notify.as_ref())
             .map(|s| s.recv(&mut buffer))
         {
-            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
-            for line in text.lines() {
-                match line.split_once('=') {
-                    Some(("READY", "1")) => self.handle(at, Event::Notified),
-                    Some(("STATUS", status)) => {
-                        self.slots[at].status = status.chars().take(200).collect()
-                    }
-                    Some(("STOPPING", "1")) => self.slots[at].status = "stopping".to_owned(),
-                    Some(("WATCHDOG", "1")) => self.slots[at].lives(),
-                    Some(("WATCHDOG", "trigger")) => self.hangs(at),
-                    Some(("MAINPID", pid)) => self.adopt(at, pid),
-                    _ => {}
+            for said in notify::read(&buffer[..count]) {
+                match said {
+                    Said::Ready => self.handle(at, Event::Notified),
+                    Said::Status(status) => self.slots[at].status = status,
+                    Said::Stopping => "stopping".clone_into(&mut self.slots[at].status),
+                    Said::Alive => self.slots[at].lives(),
+                    Said::Hangs => self.hangs(at),
+                    Said::Main(pid) => self.adopt(at, pid),
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::exit::Code;
-use crate::plan::Probe;
+use crate::ready::Probe;
 
 const FIRST: Duration = Duration::from_millis(10);
 /// Asking a socket costs next to nothing, and what waits for it starts the sooner.
@@ -16,8 +16,9 @@ const SOCKET: Duration = Duration::from_millis(20);
 const COMMAND: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The arguments with which [`run`] makes this check.
-pub fn arguments(probe: &Probe) -> Vec<String> {
+/// The arguments with which [`run`] makes this check; `before` is [`identity`] as it was when
+/// the service started.
+pub fn arguments(probe: &Probe, before: &str) -> Vec<String> {
     let words: Vec<&str> = match probe {
         Probe::Tcp(address) => vec!["tcp", address],
         Probe::Unix(path) => vec!["unix", path],
@@ -27,6 +28,9 @@ pub fn arguments(probe: &Probe) -> Vec<String> {
             path,
         } => vec!["http", address, host, path],
         Probe::Command(command) => vec!["command", command],
+        Probe::File(path) => vec!["file", path, before],
+        // Whoever reads the output makes it.
+        Probe::Log(_) => Vec::new(),
     };
     ["/proc/self/exe", "probe"]
         .into_iter()
@@ -57,6 +61,7 @@ pub fn run(arguments: &[String]) -> Code {
                 .stderr(Stdio::null())
                 .status()
                 .is_ok_and(|status| status.success()),
+            ["file", path, before] => !["", before].contains(&identity(path).as_str()),
             _ => return Code::Usage,
         };
         if good {
@@ -65,6 +70,19 @@ pub fn run(arguments: &[String]) -> Code {
         std::thread::sleep(pause.saturating_sub(begun.elapsed()));
         pause = pause.mul_f64(1.5).min(longest);
     }
+}
+
+/// Tells a file from one that was there before it, and from itself after it was written anew;
+/// empty without a file. A link is followed.
+pub fn identity(path: &str) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).map_or_else(
+        |_| String::new(),
+        |file| {
+            let (inode, when) = (file.ino(), file.ctime());
+            format!("{}:{inode}:{when}.{}", file.dev(), file.ctime_nsec())
+        },
+    )
 }
 
 /// `address:port`. Names are not resolved, but for `localhost`: the binary has no resolver.

@@ -296,6 +296,8 @@ impl<'a> Supervisor<'a> {
                         "a setting changed for which it runs again",
                     );
                 }
+                // Its next time is soon enough; a run that is under way goes on as it began.
+                _ if new.timer.is_some() => {}
                 (Some(_), None) if state == State::Skipped => {
                     if new.service.autostart {
                         add(name, What::Start, "it was left out so far");
@@ -584,6 +586,9 @@ impl Slot {
             self.notify = Some(super::slot::notify_socket(&new.service.name, root)?);
         }
         self.machine.redefine(Rules::of(&new));
+        if new.timer.is_some() && new.skip.is_none() && self.machine.state() == State::Skipped {
+            self.machine.set_aside(State::Stopped, Instant::now());
+        }
         if self.planned.timer != new.timer {
             self.timed.forget_calendar();
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use services::Command;
 
+use super::awaited::Awaited;
 use super::leftovers::MARK;
 use super::machine::{Machine, Phase, Rules, State};
 use super::reload::Pending;
@@ -43,6 +44,7 @@ pub struct Slot {
     pub cpu_told: Duration,
     pub watch: Option<Watch>,
     pub timed: Timed,
+    pub awaited: Awaited,
     /// The last `STATUS=`.
     pub status: String,
     pub clearing: Option<Clearing>,
@@ -130,6 +132,7 @@ impl Slot {
             timed: Timed::default(),
             cpu_of_ended: Duration::ZERO,
             cpu_told: Duration::ZERO,
+            awaited: Awaited::default(),
             status: String::new(),
             clearing: None,
             finding: None,
@@ -202,7 +205,8 @@ impl Slot {
                     .ready
                     .as_ref()
                     .ok_or("it has no such command")?;
-                (super::probe::arguments(&check.probe), None, &as_root)
+                let words = super::probe::arguments(&check.probe, &self.awaited.before);
+                (words, None, &as_root)
             }
         };
         let environment = self.environment(credentials, root, container)?;

@@ -7,6 +7,7 @@ use services::systemd::{Calendar, Timer};
 use super::Supervisor;
 use super::machine::Event;
 use super::slot::Slot;
+use crate::control::short_time;
 use crate::log::say;
 use crate::supervisord::words::{Moment, unix_time};
 
@@ -21,12 +22,23 @@ pub struct Timed {
     elapsed: Option<Instant>,
     /// Its next calendar event, once that was looked for.
     calendar: Option<Option<i64>>,
+    /// When it elapses next, as it was last looked at.
+    due: Option<Instant>,
 }
 
 impl Timed {
     /// The timer says something else now.
     pub fn forget_calendar(&mut self) {
         self.calendar = None;
+        self.due = None;
+    }
+
+    /// For people: how long it is until its next run.
+    pub fn next(&self) -> Option<String> {
+        let left = self.due?.saturating_duration_since(Instant::now());
+        // Rounded up, as it is said of what is to come.
+        let seconds = (left + Duration::from_millis(999)).as_secs();
+        Some(format!("next run in {}", short_time(seconds)))
     }
 }
 
@@ -104,7 +116,8 @@ impl Supervisor<'_> {
             }
             let begun = self.begun;
             let slot = &mut self.slots[at];
-            let Some(due) = slot.timer_due(&timer, begun) else {
+            slot.timed.due = slot.timer_due(&timer, begun);
+            let Some(due) = slot.timed.due else {
                 continue;
             };
             let now = Instant::now();

@@ -71,6 +71,18 @@ impl TestBox {
         self
     }
 
+    /// The one-shot `db`, which lasts until `/go` is there and then notes itself in `/log`.
+    pub fn db_that_waits(&mut self) -> &mut Self {
+        self.script(
+            "db",
+            "while ! [ -e ROOT/go ]; do sleep 0.02; done; echo db >> ROOT/log",
+        );
+        self.unit(
+            "db.service",
+            "[Service]\nType=oneshot\nExecStart=ROOT/bin/db\n",
+        )
+    }
+
     pub fn push(&mut self, list: &str, item: Value) -> &mut Self {
         let entry = self
             .contract

@@ -15,6 +15,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -36,6 +37,12 @@ use self::logs::Tail;
 const CLIENTS: usize = 64;
 /// What waits for a client that does not read; then it is let go.
 const UNSENT: usize = 8 << 20;
+/// For a whole request, from its first byte or from the connection on.
+const REQUEST: Duration = Duration::from_secs(10);
+/// Between two requests; supervisord's own server waits as long.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+/// Without taking a byte of what waits for it.
+const UNREAD: Duration = Duration::from_secs(30);
 
 pub struct Server {
     pub identifier: String,
@@ -65,6 +72,52 @@ struct Client {
     /// The turn in which it was last heard.
     heard: u64,
     watched: EventFlags,
+    /// How much it took so far.
+    taken: u64,
+    /// It was answered once.
+    known: bool,
+    awaits: Awaits,
+    /// Then it is let go.
+    until: Option<Instant>,
+}
+
+/// What a client has to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaits {
+    /// Nothing: it is our turn.
+    Us,
+    Request,
+    /// Another request, which it need not make.
+    More,
+    /// Read, when it has read so much.
+    Reader(u64),
+}
+
+impl Awaits {
+    fn patience(self) -> Option<Duration> {
+        match self {
+            Awaits::Us => None,
+            Awaits::Request => Some(REQUEST),
+            Awaits::More => Some(IDLE),
+            Awaits::Reader(_) => Some(UNREAD),
+        }
+    }
+}
+
+impl Client {
+    /// Its time begins anew when it got on.
+    fn reckon(&mut self) {
+        let awaits = match self.state {
+            _ if !self.output.is_empty() => Awaits::Reader(self.taken),
+            State::Reading if self.known && self.input.is_empty() => Awaits::More,
+            State::Reading => Awaits::Request,
+            State::Waiting(..) | State::Tailing(_) | State::Closing => Awaits::Us,
+        };
+        if awaits != self.awaits {
+            self.awaits = awaits;
+            self.until = awaits.patience().map(|time| Instant::now() + time);
+        }
+    }
 }
 
 enum State {
@@ -116,6 +169,13 @@ impl Server {
 
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(|socket| socket.fd.as_fd())
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.clients
+            .values()
+            .filter_map(|client| client.until)
+            .min()
     }
 
     /// At the end: what is still to be said, as far as it is taken at once.
@@ -178,10 +238,17 @@ fn send(client: &mut Client) -> bool {
         }
     }
     client.output.drain(..sent);
+    client.taken += sent as u64;
     client.output.len() <= UNSENT
 }
 
 impl Supervisor<'_> {
+    /// Lets go who has had its time.
+    pub(super) fn rpc_timers(&mut self, now: Instant) {
+        let clients = &mut self.rpc.clients;
+        clients.retain(|_, client| client.until.is_none_or(|until| until > now));
+    }
+
     pub(super) fn accept_rpc(&mut self, socket: usize) {
         let Some(listening) = self.rpc.sockets.get(socket) else {
             return;
@@ -215,6 +282,10 @@ impl Supervisor<'_> {
                         state: State::Reading,
                         heard: self.rpc.next,
                         watched: EventFlags::IN,
+                        taken: 0,
+                        known: false,
+                        awaits: Awaits::Request,
+                        until: Some(Instant::now() + REQUEST),
                     },
                 );
             }
@@ -266,6 +337,8 @@ impl Supervisor<'_> {
                 }
                 http::Parsed::Request(request, used) => {
                     client.input.drain(..used);
+                    client.known = true;
+                    client.awaits = Awaits::Us;
                     self.handle_rpc(id, &request);
                 }
             }
@@ -342,6 +415,7 @@ impl Supervisor<'_> {
             self.rpc.clients.remove(&id);
             return;
         }
+        client.reckon();
         let mut wanted = EventFlags::IN;
         if !client.output.is_empty() {
             wanted |= EventFlags::OUT;
