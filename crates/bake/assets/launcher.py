@@ -24,6 +24,10 @@ import json
 import os
 import sys
 
+import tiffin_reads
+
+tiffin_reads.install()
+
 from ansible import __version__ as ansible_version
 from ansible.executor.task_executor import TaskExecutor
 from ansible.template import Templar
@@ -224,7 +228,19 @@ def wrap(handler, raw, variables):
             record_hidden(handler, dest)
         return result
 
-    handler.run = run_template if action == "template" else run_other
+    def run_reboot(*args, **kwargs):
+        why = "a box starts anew for each operator, with what is enabled"
+        record({"event": "recorded", "what": "reboot, by task `%s`" % handler._task.get_name(), "why": why})
+        return {"changed": True, "rebooted": True, "elapsed": 0}
+
+    def run_cron(*args, **kwargs):
+        result = run_other(*args, **kwargs)
+        if not result.get("failed") and handler._task.args.get("state") != "absent":
+            record({"event": "cron", "task": handler._task.get_name()})
+        return result
+
+    own = {"template": run_template, "reboot": run_reboot, "cron": run_cron}
+    handler.run = own.get(action, run_other)
     return handler
 
 
@@ -241,6 +257,8 @@ def watch_tasks():
         self._tiffin_raw = dict(self._task.args)
         hashed.clear()
         tiffin_lookups.clear()
+        if self._task.action.rpartition(".")[2] == "include_role":
+            tiffin_reads.role_chosen()
         result = execute(self, *args, **kwargs)
         action = self._task.action.rpartition(".")[2]
         if result.get("skipped") and (action == "template" or action in tiffin_edits.MODULES):
@@ -302,6 +320,7 @@ if __name__ == "__main__":
     tiffin_lookups.install()
     tiffin_handlers.install(EXPRESSIONS)
     tiffin_carry.install()
+    tiffin_reads.watch_ansible()
     from ansible.cli.playbook import main
 
     sys.argv[0] = "ansible-playbook"

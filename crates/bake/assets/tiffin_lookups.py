@@ -24,6 +24,7 @@ from ansible.plugins.loader import lookup_loader
 from jinja2 import nodes
 from jinja2.exceptions import UndefinedError
 
+import tiffin_reads
 from tiffin_closure import PRIVATE, Unportable
 from tiffin_records import PREFIX, hashed, placeholder, placeholders, record
 from tiffin_vault import PUBLIC
@@ -189,6 +190,9 @@ def watch(plugin, full_name):
         variables = args[1] if len(args) > 1 else kwargs.get("variables")
         variables = variables if hasattr(variables, "items") else {}
         options = {k: v for k, v in kwargs.items() if k not in ("terms", "variables", "inject")}
+        if name == "env":
+            for term in terms:
+                tiffin_reads.asked_for(term)
         if name in COMPUTED and name != "password":
             result = run(*args, **kwargs)
             computed(plugin, name, terms, variables)

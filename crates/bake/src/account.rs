@@ -8,7 +8,11 @@ use contract::{Contract, Value};
 use crate::{
     capture::{Event, TemplateEvent},
     edits::Fixed,
+    running::Ran,
 };
+
+/// Units that run jobs of crontabs.
+const CRONS: [&str; 5] = ["cron", "crond", "cronie", "bcron", "fcron"];
 
 #[derive(Debug, Default)]
 pub struct Account {
@@ -18,6 +22,10 @@ pub struct Account {
     pub left_out: Vec<String>,
     /// By setting: what else follows it, and what does not.
     pub reach: BTreeMap<String, Reach>,
+    /// What tasks wanted of the machine, and who gives a box that instead.
+    pub recorded: Vec<(String, String)>,
+    /// Units that really ran.
+    pub ran: Ran,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -54,6 +62,11 @@ pub fn account<'a>(
         }
     };
     let mut left_out = BTreeSet::new();
+    let cron = contract.units.iter().any(|unit| {
+        let name = unit.name.trim_end_matches(".service");
+        CRONS.contains(&name)
+    });
+    let mut recorded: Vec<(String, String)> = Vec::new();
     for event in events {
         match event {
             Event::Use {
@@ -71,6 +84,11 @@ pub fn account<'a>(
             Event::LeftOut { task, names, .. } => {
                 note(names, &format!("task `{task}` was skipped by its `when`"));
             }
+            Event::Recorded { what, why } => recorded.push((what.clone(), why.clone())),
+            Event::Cron { task } if !cron => recorded.push((
+                format!("the job of task `{task}` (cron)"),
+                "no task starts or enables a cron in the box".to_owned(),
+            )),
             _ => {}
         }
     }
@@ -97,13 +115,20 @@ pub fn account<'a>(
         );
     }
     account.left_out = left_out.into_iter().collect();
+    for line in recorded {
+        if !account.recorded.contains(&line) {
+            account.recorded.push(line);
+        }
+    }
     for (service, said) in &contract.services {
         let mut texts: Vec<&str> = said.when.iter().map(String::as_str).collect();
         let commands = said.data.iter().chain(&said.check_data).chain(&said.done);
         texts.extend(commands.map(String::as_str));
         if let Some(ready) = &said.ready {
-            let checks = [&ready.tcp, &ready.unix, &ready.http, &ready.command];
-            texts.extend(checks.into_iter().flatten().map(String::as_str));
+            texts.extend(ready.texts());
+        }
+        if let Some(job) = contract.jobs.get(service) {
+            texts.extend(job.texts());
         }
         let mut seen = BTreeSet::new();
         for text in texts {

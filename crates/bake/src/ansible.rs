@@ -15,14 +15,14 @@ use serde_json::Value;
 use crate::{
     Progress,
     error::{Error, Result},
-    interrupt,
+    interrupt, reads,
 };
 
 /// The name of the one host that every play of a bake runs on.
 pub const HOST: &str = "box";
 
 /// What watches a play; the first is started, the others lie beside it.
-const LAUNCHER: [(&str, &str); 8] = [
+const LAUNCHER: [(&str, &str); 9] = [
     ("launcher.py", include_str!("../assets/launcher.py")),
     ("tiffin_carry.py", include_str!("../assets/tiffin_carry.py")),
     (
@@ -38,6 +38,7 @@ const LAUNCHER: [(&str, &str); 8] = [
         "tiffin_lookups.py",
         include_str!("../assets/tiffin_lookups.py"),
     ),
+    ("tiffin_reads.py", include_str!("../assets/tiffin_reads.py")),
     (
         "tiffin_records.py",
         include_str!("../assets/tiffin_records.py"),
@@ -45,10 +46,16 @@ const LAUNCHER: [(&str, &str); 8] = [
     ("tiffin_vault.py", include_str!("../assets/tiffin_vault.py")),
 ];
 const CONNECTION: &str = include_str!("../assets/connection/tiffin.py");
-const STAND_INS: [(&str, &str); 3] = [
+const MACHINE: &str = include_str!("../assets/bin/machine");
+const STAND_INS: [(&str, &str); 8] = [
     ("systemctl", include_str!("../assets/bin/systemctl")),
     ("service", include_str!("../assets/bin/service")),
     ("supervisorctl", include_str!("../assets/bin/supervisorctl")),
+    ("hostnamectl", MACHINE),
+    ("sysctl", MACHINE),
+    ("mount", MACHINE),
+    ("umount", MACHINE),
+    ("ufw", MACHINE),
 ];
 /// How much of a failing task's output is kept.
 const OUTPUT_LINES: usize = 200;
@@ -79,8 +86,11 @@ pub struct Ansible<'a> {
     /// The interpreter that Ansible is installed for.
     python: PathBuf,
     pub version: String,
-    dir: PathBuf,
+    /// This build's own, with it gone.
+    pub dir: PathBuf,
     inventories: Vec<PathBuf>,
+    /// Of the inventory: all that the one host is in.
+    pub groups: Vec<String>,
     variables: PathBuf,
 }
 
@@ -129,6 +139,7 @@ impl<'a> Ansible<'a> {
             version,
             dir: dir.to_owned(),
             inventories: Vec::new(),
+            groups: Vec::new(),
             variables: file,
         };
         if let Some(inventory) = &recipe.inventory {
@@ -142,6 +153,7 @@ impl<'a> Ansible<'a> {
         let own = dir.join("inventory/box.json");
         write(&own, &inventory(&groups).to_string())?;
         ansible.inventories.push(own);
+        ansible.groups = groups;
         Ok(ansible)
     }
 
@@ -164,6 +176,7 @@ impl<'a> Ansible<'a> {
                 task: format!("reading {}", inventory.display()),
                 output: String::from_utf8_lossy(&out.stderr).into_owned(),
                 command: format!("ansible-inventory --list -i {}", inventory.display()),
+                hint: None,
             });
         }
         let listed: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
@@ -233,11 +246,26 @@ impl<'a> Ansible<'a> {
         command
     }
 
-    /// The roles whose tasks a layer runs; `None` when only running it could tell.
-    pub fn roles(&self, layer: &Layer) -> Option<BTreeSet<String>> {
+    /// The roles whose tasks a layer runs, `None` when only running it could tell; and what
+    /// Ansible read to know.
+    pub fn roles(
+        &self,
+        layer: &Layer,
+        inputs: &[PathBuf],
+    ) -> Result<(Option<BTreeSet<String>>, reads::Record)> {
+        let record = self.dir.join("list-reads");
+        let _ = fs::remove_file(&record);
+        let roles = self.listed(layer, inputs, &record);
+        Ok((roles, reads::Record::read(&record)?))
+    }
+
+    fn listed(&self, layer: &Layer, inputs: &[PathBuf], record: &Path) -> Option<BTreeSet<String>> {
         let out = self
             .command()
-            .args(["-m", "ansible", "playbook", "--list-tasks"])
+            .env("TIFFIN_READS", record)
+            .env("TIFFIN_INPUTS", joined(inputs))
+            .arg(self.dir.join("tiffin_reads.py"))
+            .args(["playbook", "--list-tasks"])
             .args(self.arguments(layer))
             .stdin(Stdio::null())
             .output()
@@ -251,6 +279,10 @@ impl<'a> Ansible<'a> {
     /// Runs a layer's tags in the sandbox. Records of what tasks did are appended to `events`.
     pub fn play(&self, layer: &Layer, run: &Run, progress: &dyn Progress) -> Result<()> {
         let mut command = self.command();
+        if run.offline {
+            // Lookups and delegated tasks have no network either.
+            command = within(&command, run.pid);
+        }
         command
             .arg(self.dir.join("launcher.py"))
             .args(self.arguments(layer));
@@ -261,6 +293,8 @@ impl<'a> Ansible<'a> {
                 serde_json::to_string(run.environment).expect("strings are JSON"),
             ),
             ("TIFFIN_EVENTS", run.events.display().to_string()),
+            ("TIFFIN_READS", run.reads.display().to_string()),
+            ("TIFFIN_INPUTS", joined(run.inputs)),
             (
                 "TIFFIN_EXPRESSIONS",
                 serde_json::to_string(run.expressions).expect("strings are JSON"),
@@ -323,12 +357,37 @@ impl<'a> Ansible<'a> {
             task,
             output,
             command: pasted,
+            hint: None,
         })
     }
 }
 
+/// The same in the sandbox's network, which has no way out.
+fn within(command: &Command, pid: u32) -> Command {
+    let mut entered = Command::new("nsenter");
+    entered
+        .args(["--target", &pid.to_string(), "--net", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => entered.env(name, value),
+            None => entered.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        entered.current_dir(dir);
+    }
+    entered
+}
+
+fn joined(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    names.join(":")
+}
+
 /// Lookups that a start makes anew.
-fn computed_lookups() -> Vec<String> {
+pub fn computed_lookups() -> Vec<String> {
     let all = jinja::supported().into_iter();
     all.filter(|(kind, _)| *kind == "lookup")
         .map(|(_, name)| name)
@@ -361,7 +420,12 @@ pub struct Run<'a> {
     pub pid: u32,
     pub environment: &'a BTreeMap<String, String>,
     pub events: &'a Path,
+    /// Where it is noted what the play reads, and the directories of which all is input.
+    pub reads: &'a Path,
+    pub inputs: &'a [PathBuf],
     pub expressions: &'a [String],
+    /// In the sandbox's own network.
+    pub offline: bool,
     /// What the layers below left in Ansible's memory, as a file of the launcher's own form.
     pub carried: Option<&'a Path>,
 }
@@ -435,7 +499,7 @@ fn inventory(groups: &[String]) -> Value {
     serde_json::json!({"all": {"hosts": {HOST: host}, "children": children}})
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
@@ -468,7 +532,8 @@ fn shown(directory: &Path, arguments: &[String]) -> String {
     )
 }
 
-fn quote(text: &str) -> String {
+/// One word for a shell.
+pub(crate) fn quote(text: &str) -> String {
     let plain = !text.is_empty()
         && text
             .chars()

@@ -11,6 +11,7 @@ use std::{
 use recipe::Base;
 
 use crate::{
+    ansible,
     error::{Error, Result},
     host,
 };
@@ -90,16 +91,22 @@ fn given<'a>(base: &Base, image: Option<&'a dyn Image>) -> Result<&'a dyn Image>
     image.ok_or_else(|| Error::Unsupported(format!("on base {base:?}: nobody read the image")))
 }
 
+/// How a base is made, besides what it is.
+pub struct How<'a> {
+    pub epoch: u64,
+    pub packages: &'a host::Packages<'a>,
+}
+
 /// Makes the base in the empty directory `into`.
 pub fn make(
     base: &Base,
     packages: &[String],
     image: Option<&dyn Image>,
     into: &Path,
-    epoch: u64,
+    how: &How,
 ) -> Result<()> {
     match base {
-        Base::Debootstrap { suite } => debootstrap(suite, packages, into, epoch)?,
+        Base::Debootstrap { suite } => debootstrap(suite, packages, into, how)?,
         Base::Rootfs(file) => unpack(file, into)?,
         other => given(other, image)?.unpack(into).map_err(Error::Image)?,
     }
@@ -130,7 +137,14 @@ pub fn make(
     Ok(())
 }
 
-fn debootstrap(suite: &str, packages: &[String], into: &Path, epoch: u64) -> Result<()> {
+fn debootstrap(suite: &str, packages: &[String], into: &Path, how: &How) -> Result<()> {
+    let epoch = how.epoch;
+    // Of its own: the whole directory goes in and out.
+    let kept = how.packages.cache.join("base").join(suite);
+    let (archives, lists) = (kept.join("archives"), kept.join("lists"));
+    for dir in [&archives, &lists] {
+        fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
+    }
     let sources = host::apt_sources(suite);
     if sources.trim().is_empty() {
         return Err(Error::Base {
@@ -144,13 +158,39 @@ fn debootstrap(suite: &str, packages: &[String], into: &Path, epoch: u64) -> Res
         .chain(packages.iter().cloned())
         .collect::<Vec<_>>()
         .join(",");
-    let mut command = Command::new("mmdebstrap");
+    let mut command = match how.packages.offline {
+        true => {
+            let mut command = Command::new("unshare");
+            command.args(["--net", "mmdebstrap", "--skip=update"]);
+            command
+        }
+        false => Command::new("mmdebstrap"),
+    };
     command.args([
         "--variant=minbase",
         "--mode=root",
         "--format=directory",
         "--quiet",
+        // As mmdebstrap(1) keeps packages between runs.
+        "--skip=download/empty",
+        "--skip=essential/unlink",
+        "--setup-hook=mkdir -p \"$1\"/var/cache/apt/archives \"$1\"/var/lib/apt/lists",
     ]);
+    let (archives, lists) = (
+        ansible::quote(&archives.to_string_lossy()),
+        ansible::quote(&lists.to_string_lossy()),
+    );
+    command
+        .arg(format!(
+            "--setup-hook=sync-in {archives} /var/cache/apt/archives"
+        ))
+        .arg(format!("--setup-hook=sync-in {lists} /var/lib/apt/lists"))
+        .arg(format!(
+            "--customize-hook=sync-out /var/lib/apt/lists {lists}"
+        ))
+        .arg(format!(
+            "--customize-hook=sync-out /var/cache/apt/archives {archives}"
+        ));
     command.arg(format!("--include={include}"));
     command
         .arg("--aptopt=APT::Install-Recommends \"false\"")

@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! CACHE/layers/KEY/tree/        the layer's files (an overlay's upper directory)
-//! CACHE/layers/KEY/record.json  what Ansible did in it
+//! CACHE/layers/KEY/record.json  what Ansible did in it (see [`crate::sealed`])
+//! CACHE/layers/KEY/*.json       what was found out about it since: its blob, its packages
+//! CACHE/known/BASIS/KEY.json    what runs of Ansible read, see [`Known`]
 //! CACHE/blobs/                  compressed layers, by digest
-//! CACHE/downloads/{apt,pip}/    packages
+//! CACHE/downloads/{apt,pip}/    packages, as apt and pip keep them
+//! CACHE/downloads/wheels/       what pip had, as files, for builds without a network
+//! CACHE/downloads/base/SUITE/   packages and lists of a base
 //! CACHE/work/PID-TIME/          a build that is running, or was killed
 //! ```
 //!
@@ -18,16 +22,34 @@ use std::{
     io::Read,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    reads::Reads,
+    sealed,
+};
+
+/// How many states of the inputs are remembered for one basis.
+const KNOWN: usize = 8;
+/// After this time what is known of a layer that is gone helps nobody.
+const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
 
 pub struct Cache {
     root: PathBuf,
+}
+
+/// What a run of Ansible came to, and what it read on the way: when nothing of that has
+/// changed, another run of the same basis (tags, variables, versions) would come to the same.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Known<T> {
+    pub reads: Reads,
+    pub value: T,
 }
 
 /// A layer in use: it stays where it is for as long as this lives.
@@ -86,8 +108,74 @@ impl Cache {
         self.root.join("downloads")
     }
 
-    pub fn memo(&self, key: &str) -> PathBuf {
-        self.root.join("layers").join(format!("{key}.json"))
+    /// What earlier runs of the same basis read and came to, the newest first.
+    pub fn known<T: DeserializeOwned>(&self, basis: &str) -> Vec<Known<T>> {
+        let mut found: Vec<(SystemTime, PathBuf)> = entries(&self.root.join("known").join(basis))
+            .into_iter()
+            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        for (_, path) in found.split_off(found.len().min(KNOWN)) {
+            let _ = fs::remove_file(path);
+        }
+        found
+            .iter()
+            .filter_map(|(_, path)| sealed::value(path).ok()?)
+            .collect()
+    }
+
+    /// Remembers it; `scratch` is the build's own directory, so that nothing stays of a build
+    /// that is killed.
+    pub fn remember<T: Serialize>(
+        &self,
+        basis: &str,
+        known: &Known<T>,
+        scratch: &Path,
+    ) -> Result<()> {
+        let dir = self.root.join("known").join(basis);
+        let path = dir.join(known.reads.key(basis) + ".json");
+        let fresh = scratch.join("known.json");
+        // What plays read of the environment may be secret, and a hash of it be guessed.
+        private(&fresh, sealed::of(known).expect("names are JSON"))?;
+        fs::create_dir_all(&dir)
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(Error::io("write", &path))
+    }
+
+    /// What is known of layers that are gone, or of nothing that was built for long.
+    fn forget(&self) {
+        for basis in entries(&self.root.join("known")) {
+            for path in entries(&basis) {
+                let used = fs::metadata(&path).and_then(|found| found.modified());
+                let old = used.is_ok_and(|used| used.elapsed().unwrap_or_default() > FORGOTTEN);
+                let layer = self
+                    .root
+                    .join("layers")
+                    .join(path.file_stem().unwrap_or_default());
+                if old && !layer.exists() {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+            let _ = fs::remove_dir(&basis);
+        }
+    }
+
+    /// What of layers was found out and is kept as a sealed document, besides their records.
+    pub fn notes(&self) -> Vec<PathBuf> {
+        let sealed = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
+        let layers = self.root.join("layers");
+        let beside = entries(&layers).into_iter().filter(|path| path.is_dir());
+        let mut found: Vec<PathBuf> = beside
+            .flat_map(|layer| entries(&layer))
+            .chain(
+                entries(&self.root.join("known"))
+                    .iter()
+                    .flat_map(|basis| entries(basis)),
+            )
+            .filter(|path| sealed(path) && !path.ends_with("record.json"))
+            .collect();
+        found.sort();
+        found
     }
 
     /// A fresh directory to build in; what killed builds have left is removed first.
@@ -196,6 +284,8 @@ impl Cache {
             (self.root.join("pulled"), Kind::Pulled),
             (downloads.join("apt"), Kind::Download),
             (downloads.join("pip"), Kind::Download),
+            (downloads.join("wheels"), Kind::Download),
+            (downloads.join("base"), Kind::Download),
         ] {
             let mut stack = vec![dir];
             while let Some(dir) = stack.pop() {
@@ -231,6 +321,7 @@ impl Cache {
         flock(&gate, FlockOperation::LockExclusive)
             .map_err(|e| Error::io("lock", &gate_path)(e.into()))?;
         let busy = self.sweep()?;
+        self.forget();
         let kept = self.list()?;
         let mut left: u64 = kept.iter().map(|kept| kept.bytes).sum();
         let mut removed = Vec::new();
@@ -298,6 +389,14 @@ impl Drop for Work {
     }
 }
 
+/// A file that nobody else may read: results of tasks may be secrets.
+pub fn private(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    fs::write(path, "")
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
+        .and_then(|()| fs::write(path, content))
+        .map_err(Error::io("write", path))
+}
+
 pub fn hash(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -316,7 +415,7 @@ pub fn hex(bytes: &[u8]) -> String {
 pub struct Hashes(HashMap<PathBuf, String>);
 
 impl Hashes {
-    fn file(&mut self, path: &Path) -> Result<&str> {
+    pub fn file(&mut self, path: &Path) -> Result<&str> {
         if !self.0.contains_key(path) {
             self.0.insert(path.to_owned(), hash_file(path)?);
         }
@@ -343,16 +442,23 @@ const IGNORED: [&str; 2] = [".git", "__pycache__"];
 /// be what a role copies.
 const IGNORED_ON_TOP: [&str; 3] = ["dist", "target", ".tiffin-cache"];
 
+/// Whether its name says that it never is input; `dirs` are those of recipe and playbook.
+pub fn is_never_input(path: &Path, dirs: &[PathBuf]) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let on_top = || dirs.iter().any(|dir| path.parent() == Some(dir));
+    IGNORED.contains(&&*name)
+        || name.ends_with(".pyc")
+        || IGNORED_ON_TOP.contains(&&*name) && on_top()
+}
+
 /// Hashes names, permissions and content below `root`, in byte order and never times;
 /// directories in `without` are passed over.
 pub fn hash_tree(root: &Path, without: &BTreeSet<PathBuf>, hashes: &mut Hashes) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut stack = vec![root.to_owned()];
+    let on_top = [root.to_owned()];
     while let Some(path) = stack.pop() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let on_top = path.parent() == Some(root) && IGNORED_ON_TOP.contains(&&*name);
-        let ignored = IGNORED.contains(&&*name) || name.ends_with(".pyc") || on_top;
-        if without.contains(&path) || (path != root && ignored) {
+        if without.contains(&path) || (path != root && is_never_input(&path, &on_top)) {
             continue;
         }
         let found = fs::symlink_metadata(&path).map_err(Error::io("look at", &path))?;

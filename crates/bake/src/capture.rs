@@ -32,6 +32,15 @@ pub enum Event {
         #[serde(default)]
         names: Vec<String>,
     },
+    /// What a task wanted of the machine, and why it is not done here.
+    Recorded {
+        what: String,
+        why: String,
+    },
+    /// A task wrote a job for cron.
+    Cron {
+        task: String,
+    },
     /// A placeholder went into something that no search finds it in again.
     Hashed {
         task: String,

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use contract::{Contract, Directory, Handler, Parity, Product, Setting, Unit, Variables, Volume};
+use contract::{Contract, Directory, Handler, Parity, Product, Setting, Variables, Volume};
 use recipe::Recipe;
 
 use crate::{
@@ -22,15 +22,8 @@ use crate::{
     sandbox::{Layout, Sandbox},
     secrets,
     surface::{self, Surface},
+    units,
 };
-
-/// Where systemd looks for unit files, first found wins (systemd.unit(5)).
-const UNIT_PATHS: [&str; 4] = [
-    "/etc/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/lib/systemd/system",
-    "/usr/lib/systemd/system",
-];
 
 pub struct Finished {
     pub contract: Contract,
@@ -55,6 +48,7 @@ pub fn finish(
         upper: None,
         mount_point,
         host_name: "view".into(),
+        offline: options.offline,
         binds: Vec::new(),
     };
     let view = Sandbox::open(options.helper, &layout)?;
@@ -145,18 +139,14 @@ pub fn finish(
     }
     conditions_hold(&settings, &variables)?;
     databases_last(recipe, &settings, &variables)?;
-    let mut units = Vec::new();
-    for name in capture::wanted_units(events()) {
-        match resolve_unit(&view, &name)? {
-            Some(unit) => {
-                if !units.contains(&unit) {
-                    units.push(unit);
-                }
-            }
-            None => warnings.push(format!(
-                "unit {name} is enabled, but only services and timers run in a box: it is left out"
-            )),
-        }
+    let units = units::supervised(&view, capture::wanted_units(events()), &mut warnings)?;
+    let taken = |name: &&String| units.iter().any(|u| u.name == format!("{name}.service"));
+    if let Some(name) = recipe.jobs.keys().find(taken) {
+        return Err(Error::Service {
+            service: name.clone(),
+            reason: "it is a job of the recipe, and a unit of the playbook has that name"
+                .to_owned(),
+        });
     }
     let handlers = handlers(&view, events());
     let mut volumes = Vec::new();
@@ -213,9 +203,24 @@ pub fn finish(
         certificates: recipe.certificates.clone(),
         ca_bundle: recipe.ca_bundle.clone(),
         roles: recipe.roles.clone(),
+        jobs: recipe.jobs.clone(),
     };
     let written: Vec<TemplateEvent> = written.into_iter().map(|w| w.event).collect();
-    let account = account::account(&contract, &written, fixed, events());
+    let mut account = account::account(&contract, &written, fixed, events());
+    for record in records {
+        account.ran.started.extend(record.ran.started.clone());
+        // What a layer put aside is there again in those above.
+        let aside = &mut account.ran.aside;
+        aside.retain(|(place, ..)| record.ran.aside.iter().all(|(later, ..)| later != place));
+        aside.extend(record.ran.aside.clone());
+    }
+    for name in recipe.start.iter() {
+        if !account.ran.started.contains(name) {
+            warnings.push(format!(
+                "the recipe's `start` names {name}, and no task started it"
+            ));
+        }
+    }
     Ok(Finished {
         contract,
         surface,
@@ -247,7 +252,7 @@ fn handlers<'a>(
             topics.map(move |topic| (handler, topic))
         }) {
             for effect in &handler.effects {
-                let unit = resolve_unit(view, &format!("{}.service", effect.service));
+                let unit = units::resolve(view, &format!("{}.service", effect.service));
                 let effect = Handler {
                     // An alias is no service's name in a box.
                     service: match unit {
@@ -423,64 +428,9 @@ pub(crate) fn directory(path: &str, found: &fs::Metadata) -> Directory {
     }
 }
 
-fn link_target(file: &File) -> Option<String> {
+pub(crate) fn link_target(file: &File) -> Option<String> {
     let target = rustix::fs::readlinkat(file, "", Vec::new()).ok()?;
     target.into_string().ok()
-}
-
-/// The unit behind a name, an alias followed; `None` when it is no service or timer.
-fn resolve_unit(view: &Sandbox, wanted: &str) -> Result<Option<Unit>> {
-    let mut name = wanted.to_owned();
-    for _ in 0..8 {
-        let is_timer = name.ends_with(".timer") && !name.contains('@');
-        if !name.ends_with(".service") && !is_timer {
-            return Ok(None);
-        }
-        let template = name
-            .split_once('@')
-            .map(|(prefix, _)| format!("{prefix}@.service"));
-        let candidates = [Some(name.clone()), template].into_iter().flatten();
-        let found = candidates
-            .flat_map(|file| UNIT_PATHS.iter().map(move |dir| format!("{dir}/{file}")))
-            .find_map(|path| view.handle(&path).ok().map(|file| (path, file)));
-        let Some((path, file)) = found else {
-            let script = format!("/etc/init.d/{}", name.trim_end_matches(".service"));
-            let reason = if stat(view, &script).is_some() {
-                format!(
-                    "it has only an init script ({script}), and a box supervises systemd units: add a unit file to the role"
-                )
-            } else {
-                "the box has no unit file of that name".to_owned()
-            };
-            return Err(Error::Unit {
-                unit: wanted.to_owned(),
-                reason,
-            });
-        };
-        match link_target(&file) {
-            Some(target) if target == "/dev/null" => {
-                return Err(Error::Unit {
-                    unit: wanted.to_owned(),
-                    reason: "it is masked".into(),
-                });
-            }
-            // Linked in from elsewhere under its own name is no alias.
-            Some(target)
-                if !name.contains('@') && Path::new(&target).file_name() != Some(name.as_ref()) =>
-            {
-                name = Path::new(&target)
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
-            }
-            _ => return Ok(Some(Unit { name, path })),
-        }
-    }
-    Err(Error::Unit {
-        unit: wanted.to_owned(),
-        reason: "its aliases go in a circle".into(),
-    })
 }
 
 fn walk_volume(

@@ -7,16 +7,22 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::ErrorKind,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
 };
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     error::{Error, Result},
     sandbox::Sandbox,
 };
 
+/// The stand-ins of systemctl and its kin come first.
+const PATH: &str = "/run/tiffin/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where the host's bundle of certificates may lie (Debian's path, then Red Hat's).
 const CA_BUNDLES: [&str; 2] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -137,20 +143,39 @@ fn deb822_sources(text: &str, suite: &str) -> Vec<String> {
 pub struct Host {
     pub binds: Vec<(PathBuf, PathBuf)>,
     pub environment: BTreeMap<String, String>,
+    /// Packages that all builds share, and those of this one.
+    kept: PathBuf,
+    archives: PathBuf,
     /// apt's package lists, of the release alone.
     lists: PathBuf,
+    /// What pip says it did, the answers of servers that it keeps, and what it had as files.
+    pip_log: PathBuf,
+    pip: PathBuf,
+    wheels: PathBuf,
+    offline: bool,
 }
 
+/// What is kept of packages between builds, and whether there is anything else.
+pub struct Packages<'a> {
+    /// Downloads of earlier builds.
+    pub cache: &'a Path,
+    /// No network: what is not in the cache is not there.
+    pub offline: bool,
+}
+
+/// Makes files of what pip has fetched (`assets/wheels.py`), and apt's method for indexes
+/// that cannot be fetched.
+const WHEELS: &str = include_str!("../assets/wheels.py");
+const APT_OFFLINE: &str = include_str!("../assets/apt-offline");
+
 impl Host {
-    /// Prepares `dir` (shown as `/run/tiffin`) and finds downloads of earlier builds below `cache`.
-    pub fn prepare(dir: &Path, cache: &Path, suite: &str, epoch: u64) -> Result<Host> {
+    /// Prepares `dir`, shown as `/run/tiffin`.
+    pub fn prepare(dir: &Path, packages: &Packages, suite: &str, epoch: u64) -> Result<Host> {
+        let Packages { cache, offline } = *packages;
         let make = |path: &Path| fs::create_dir_all(path).map_err(Error::io("make", path));
         let mut environment = BTreeMap::new();
         let mut set = |key: &str, value: &str| environment.insert(key.to_owned(), value.to_owned());
-        set(
-            "PATH",
-            "/run/tiffin/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        );
+        set("PATH", PATH);
         set("HOME", "/root");
         set("USER", "root");
         set("LOGNAME", "root");
@@ -171,20 +196,32 @@ impl Host {
                 set(key, &value);
             }
         }
-        for (key, value) in pip_settings() {
-            set(&key, &value);
+        if offline {
+            set("PIP_NO_INDEX", "1");
+            set("PIP_FIND_LINKS", "/run/tiffin/cache/wheels");
+        } else {
+            set("PIP_LOG", "/run/tiffin/state/pip.log");
+            for (key, value) in pip_settings() {
+                set(&key, &value);
+            }
         }
 
         for sub in ["apt", "state", "bin"] {
             make(&dir.join(sub))?;
         }
-        let archives = cache.join("apt");
+        // A build's own, by other names of the same files: apt locks the directory.
+        let (kept, archives) = (cache.join("apt"), dir.with_file_name("archives"));
+        make(&kept)?;
         make(&archives.join("partial"))?;
-        make(&cache.join("pip"))?;
+        share(&kept, &archives)?;
+        let (pip, wheels) = (cache.join("pip"), cache.join("wheels"));
+        make(&pip)?;
+        make(&wheels)?;
         let mut binds = vec![
             (dir.to_owned(), PathBuf::from("/run/tiffin")),
-            (archives, "/run/tiffin/cache/apt".into()),
-            (cache.join("pip"), "/run/tiffin/cache/pip".into()),
+            (archives.clone(), "/run/tiffin/cache/apt".into()),
+            (pip.clone(), "/run/tiffin/cache/pip".into()),
+            (wheels.clone(), "/run/tiffin/cache/wheels".into()),
         ];
         let lists = cache
             .join("lists")
@@ -193,13 +230,14 @@ impl Host {
         binds.push((lists.clone(), "/var/lib/apt/lists".into()));
         make(&dir.join("cache/apt"))?;
         make(&dir.join("cache/pip"))?;
+        make(&dir.join("cache/wheels"))?;
         let bundle = std::env::var("SSL_CERT_FILE")
             .ok()
             .into_iter()
             .chain(CA_BUNDLES.map(str::to_owned));
         if let Some(bundle) = bundle.map(PathBuf::from).find(|p| p.is_file()) {
             let copy = dir.join("ca-certificates.crt");
-            fs::copy(&bundle, &copy).map_err(Error::io("copy", &bundle))?;
+            copy_file(&bundle, &copy)?;
             for key in CA_VARIABLES {
                 set(key, "/run/tiffin/ca-certificates.crt");
             }
@@ -215,12 +253,52 @@ impl Host {
         let text = apt_sources(suite).replace("/usr/share/keyrings/", "/run/tiffin/apt/keyrings/");
         fs::write(&sources, text).map_err(Error::io("write", &sources))?;
         let conf = dir.join("apt/apt.conf");
-        fs::write(&conf, apt_configuration(suite)).map_err(Error::io("write", &conf))?;
+        let mut text = apt_configuration(suite);
+        if offline {
+            let method = dir.join("apt/offline");
+            fs::write(&method, APT_OFFLINE)
+                .and_then(|()| fs::set_permissions(&method, fs::Permissions::from_mode(0o755)))
+                .map_err(Error::io("write", &method))?;
+            for access in ["http", "https", "ftp"] {
+                text += &format!("Dir::Bin::Methods::{access} \"/run/tiffin/apt/offline\";\n");
+            }
+            // Indexes are as old as the build that fetched them.
+            text += "Acquire::Check-Valid-Until \"false\";\n";
+        }
+        fs::write(&conf, text).map_err(Error::io("write", &conf))?;
         Ok(Host {
             binds,
             environment,
+            kept,
+            archives,
             lists,
+            pip_log: dir.join("state/pip.log"),
+            pip,
+            wheels,
+            offline,
         })
+    }
+
+    /// Leaves the packages that apt has fetched to later builds.
+    pub fn keep_packages(&self) -> Result<()> {
+        share(&self.archives, &self.kept)
+    }
+
+    /// Makes files of what pip has fetched for this layer, for builds without a network. The
+    /// reason why not is the answer.
+    pub fn keep_wheels(&self) -> Option<String> {
+        if self.offline || !self.pip_log.is_file() {
+            return None;
+        }
+        let out = Command::new("python3")
+            .args(["-c", WHEELS])
+            .args([&self.pip_log, &self.pip, &self.wheels])
+            .output();
+        match out {
+            Ok(out) if out.status.success() => None,
+            Ok(out) => Some(String::from_utf8_lossy(&out.stderr).trim().to_owned()),
+            Err(error) => Some(format!("cannot run python3: {error}")),
+        }
     }
 
     /// Fetches apt's package lists unless they are fresh: on a host that Ansible manages
@@ -229,6 +307,14 @@ impl Host {
     ///
     /// Lists are kept between builds, else a layer without packages would wait for them.
     pub fn fetch_lists(&self, sandbox: &Sandbox) -> Result<Option<String>> {
+        if self.offline {
+            return Ok(None);
+        }
+        // One build at a time; another one then finds them fresh.
+        let path = self.lists.with_extension("lock");
+        let lock = File::create(&path).map_err(Error::io("make", &path))?;
+        flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|e| Error::io("lock", &path)(e.into()))?;
         let stamp = self.lists.with_extension("fetched");
         let age = fs::metadata(&stamp)
             .and_then(|meta| meta.modified())
@@ -257,6 +343,34 @@ impl Host {
     }
 }
 
+/// Gives the packages in one directory names in another too. apt moves a package to its name
+/// when it is whole.
+fn share(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)
+        .map_err(Error::io("read", from))?
+        .flatten()
+    {
+        let path = entry.path();
+        if path.extension().is_none_or(|end| end != "deb") {
+            continue;
+        }
+        match fs::hard_link(&path, to.join(entry.file_name())) {
+            // A prune may have taken it meanwhile: it is fetched again.
+            Err(e) if !matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+                return Err(Error::io("link", &path)(e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// An error names the one of the two files that it is about.
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let content = fs::read(from).map_err(Error::io("read", from))?;
+    fs::write(to, content).map_err(Error::io("write", to))
+}
+
 fn copy_keys(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).map_err(Error::io("make", to))?;
     for entry in fs::read_dir(from)
@@ -264,8 +378,7 @@ fn copy_keys(from: &Path, to: &Path) -> Result<()> {
         .flatten()
     {
         if entry.path().is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name()))
-                .map_err(Error::io("copy", entry.path()))?;
+            copy_file(&entry.path(), &to.join(entry.file_name()))?;
         }
     }
     Ok(())
@@ -288,6 +401,9 @@ fn apt_configuration(suite: &str) -> String {
          Acquire::Languages \"none\";\n\
          Acquire::https::CAInfo \"/run/tiffin/ca-certificates.crt\";\n",
     );
+    // apt gives dpkg a PATH of its own, and with it packages' scripts a systemctl that finds no
+    // systemd: postgresql's ends then.
+    text.push_str(&format!("DPkg::Path \"{PATH}\";\n"));
     let Ok(out) = Command::new("apt-config").arg("dump").output() else {
         return text;
     };
@@ -335,6 +451,96 @@ fn pip_settings() -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// From either kind of pip's cache, else from where pip had it; never what the index does
+    /// not know, nor under a name that leads elsewhere.
+    #[test]
+    fn what_pip_fetched_is_found_again_by_name() {
+        use std::io::{Read, Write};
+
+        let place = tempfile::tempdir().unwrap();
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = format!("http://{}", server.local_addr().unwrap());
+        let answers = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = server.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let head = "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nnet";
+                stream.write_all(head.as_bytes()).unwrap();
+            }
+        });
+        let make = r#"
+import hashlib, os, struct, sys
+host = sys.argv[1]
+log = open("log", "w")
+def say(url, data, digest=None):
+    log.write("  Found link %s#sha256=%s (from x)\n" % (url, digest or hashlib.sha256(data).hexdigest()))
+    log.write("2024 Downloading %s (3 kB)\n" % (url if "old" in url else url.rsplit("/", 1)[1]))
+def put(part, url, data, end=""):
+    name = hashlib.sha224(url.encode()).hexdigest()
+    path = os.path.join("pip", part, *name[:5], name + end)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    open(path, "wb").write(data)
+url = host + "/new-1.0-py3-none-any.whl"; say(url, b"new"); put("http-v2", url, b"new", ".body")
+url = host + "/old-1.0.tar.gz"; say(url, b"old"); put("http", url, b"cc=4,\xa4body\xc6" + struct.pack(">I", 3) + b"old\xa4vary\x80")
+url = host + "/fetched-1.0.whl"; say(url, b"net"); put("http-v2", url, b"damaged", ".body")
+say(host + "/evil%2f..%2f..%2fx-1.whl", b"net")
+log.write("2024   Downloading simple-page\n2024 Using cached metadata\n")
+say(host + "/wrong-1.0.whl", b"", "0" * 64)
+"#;
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new("python3");
+            command.arg("-c").args(arguments).current_dir(place.path());
+            command.env("no_proxy", "*").output().unwrap()
+        };
+        let out = run(&[make, &host]);
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        fs::create_dir(place.path().join("wheels")).unwrap();
+        let out = run(&[WHEELS, "log", "pip", "wheels"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let told = format!("{host}/wrong-1.0.whl: what came is not what the index says\n");
+        assert_eq!((out.status.code(), said), (Some(1), told));
+        answers.join().unwrap();
+        let mut kept: Vec<(String, String)> = fs::read_dir(place.path().join("wheels"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                let name = entry.file_name().into_string().unwrap();
+                (name, fs::read_to_string(entry.path()).unwrap())
+            })
+            .collect();
+        kept.sort();
+        let kept: Vec<(&str, &str)> = kept.iter().map(|(a, b)| (&**a, &**b)).collect();
+        assert_eq!(
+            kept,
+            [
+                ("fetched-1.0.whl", "net"),
+                ("new-1.0-py3-none-any.whl", "new"),
+                ("old-1.0.tar.gz", "old")
+            ]
+        );
+    }
+
+    #[test]
+    fn an_index_is_as_it_was_and_nothing_else_is_there() {
+        let ask = "600 URI Acquire\nURI: http://a/InRelease\nFilename: /lists/InRelease\nLast-Modified: Fri, 01 Jan 2021 00:00:00 GMT\n\n600 URI Acquire\nURI: http://a/x.deb\nFilename: /x.deb\n\n";
+        let script = "printf '%s' \"$1\" | sh -c \"$2\"";
+        let out = Command::new("sh")
+            .args(["-c", script, "sh", ask, APT_OFFLINE])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(out.stdout).unwrap();
+        let (head, answers) = said.split_once("\n\n").unwrap();
+        assert!(head.starts_with("100 Capabilities\n"), "{said}");
+        assert_eq!(
+            answers,
+            "201 URI Done\nURI: http://a/InRelease\nFilename: /lists/InRelease\nLast-Modified: Fri, 01 Jan 2021 00:00:00 GMT\nIMS-Hit: true\n\n400 URI Failure\nURI: http://a/x.deb\nMessage: it is not in the cache of packages, and this build is --offline\n\n"
+        );
+    }
 
     #[test]
     fn takes_only_the_sources_of_the_release() {

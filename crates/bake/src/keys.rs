@@ -1,31 +1,35 @@
 //! What each layer is made from, as a hash.
 //!
 //! A layer's key covers the key of the layer below, its tags, the variables handed to
-//! Ansible, the versions of Ansible and of this program's own part in it, and by content
-//! every file beside the recipe, playbook and inventory, except the roles that none of its
-//! tasks belongs to. Never a time of change.
+//! Ansible, the versions of Ansible and of this program's own part in it (its basis), and
+//! by content all that Ansible read on the build machine when the layer was baked
+//! ([`reads`](crate::reads)), except the tasks of roles that none of its tasks belongs to.
+//! Never a time of change.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use contract::Variables;
 use recipe::{Copy, Layer, Recipe, Step};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Options,
     ansible::{self, Ansible},
     base,
-    cache::{self, Cache, hash},
+    cache::{self, Cache, Known, hash},
     error::{Error, Result},
     inputs,
+    reads::{self, Places, Reads},
 };
 
-/// Raised when a change of this program changes what a layer holds.
-const OUTPUT: &str = "1";
+/// Raised when a change of this program changes what a layer holds, or how it is kept.
+const OUTPUT: &str = "2";
 /// Clamps file times where neither the caller nor git says better: 2025-01-01.
 const EPOCH: u64 = 1_735_689_600;
 
@@ -35,91 +39,274 @@ pub struct Planned {
     pub epoch: u64,
 }
 
-/// The base's key, then one for each layer of the recipe.
-pub fn keys(
-    recipe: &Recipe,
-    ansible: &Ansible,
-    variables: &Variables,
-    expressions: &[String],
-    options: &Options,
-    cache: &Cache,
-    inputs: &Inputs,
-) -> Result<Vec<Planned>> {
-    let epoch = options.epoch.unwrap_or(EPOCH);
-    let described = base::describe(&recipe.base, &recipe.base_packages, options.image)?;
-    let key = hash(&[
-        "base",
-        OUTPUT,
-        std::env::consts::ARCH,
-        &described,
-        &epoch.to_string(),
-    ]);
-    let mut planned = vec![Planned {
-        name: "rootfs".into(),
-        key,
-        epoch,
-    }];
+/// What is known of a layer before it is baked.
+pub struct Plan {
+    /// Its key, when nothing that an earlier run of it read has changed; what needs no run
+    /// to be known always has one.
+    pub known: Option<Planned>,
+    /// Of a layer that a playbook bakes: with what it reads this gives its key.
+    pub basis: Option<Basis>,
+    /// What changed since it was baked last.
+    pub changed: Option<String>,
+}
 
-    let Inputs { dirs, ignored } = inputs;
-    let mut hashes = cache::Hashes::default();
-    let used = roles_of_layers(recipe, ansible, variables, inputs, cache, &mut hashes)?;
-    for layer in &recipe.layers {
-        if !layer.steps.is_empty() {
-            let below = planned.last().expect("the base is first");
-            let step = of_steps(layer, below, options, ignored, &mut hashes)?;
-            planned.push(step);
-            continue;
+impl From<Planned> for Plan {
+    fn from(planned: Planned) -> Self {
+        Plan {
+            known: Some(planned),
+            basis: None,
+            changed: None,
         }
-        let roles = &used[&layer.name];
-        let mut without = roles
-            .as_ref()
-            .map(|roles| unused_roles(recipe, roles))
-            .unwrap_or_default();
-        without.extend(ignored.iter().cloned());
+    }
+}
+
+/// All that a layer is made from but what it reads.
+pub struct Basis {
+    hash: String,
+    /// Directories of roles of which the layer has no task.
+    unused: BTreeSet<PathBuf>,
+}
+
+/// Works out the keys of layers, the lowest first.
+pub struct Planner<'a> {
+    recipe: &'a Recipe,
+    ansible: &'a Ansible<'a>,
+    variables: &'a Variables,
+    expressions: &'a [String],
+    options: &'a Options<'a>,
+    cache: &'a Cache,
+    inputs: &'a Inputs,
+    hashes: cache::Hashes,
+    /// When the build began: what has changed since is not what a play read.
+    since: SystemTime,
+}
+
+impl<'a> Planner<'a> {
+    pub fn new(
+        recipe: &'a Recipe,
+        ansible: &'a Ansible<'a>,
+        variables: &'a Variables,
+        expressions: &'a [String],
+        options: &'a Options<'a>,
+        cache: &'a Cache,
+        inputs: &'a Inputs,
+    ) -> Self {
+        Planner {
+            recipe,
+            ansible,
+            variables,
+            expressions,
+            options,
+            cache,
+            inputs,
+            hashes: cache::Hashes::default(),
+            since: SystemTime::now(),
+        }
+    }
+
+    fn places(&self) -> Places<'a> {
+        Places::new(&self.inputs.dirs, &self.inputs.ignored)
+    }
+
+    /// The base, on which all stands.
+    pub fn base(&self) -> Result<Planned> {
+        let recipe = self.recipe;
+        let described = base::describe(&recipe.base, &recipe.base_packages, self.options.image)?;
+        let epoch = clock(self.options);
+        let key = hash(&[
+            "base",
+            OUTPUT,
+            std::env::consts::ARCH,
+            &described,
+            &epoch.to_string(),
+        ]);
+        Ok(Planned {
+            name: "rootfs".into(),
+            key,
+            epoch,
+        })
+    }
+
+    pub fn layer(&mut self, layer: &Layer, below: &Planned) -> Result<Plan> {
+        if !layer.steps.is_empty() {
+            let ignored = &self.inputs.ignored;
+            return of_steps(layer, below, self.options, ignored, &mut self.hashes).map(Plan::from);
+        }
+        let basis = self.basis(layer, below)?;
+        let (known, changed) = self.known::<()>(&basis.hash)?;
+        Ok(Plan {
+            known: known.map(|known| self.planned(layer, &known.reads, &basis)),
+            basis: Some(basis),
+            changed,
+        })
+    }
+
+    /// What an earlier run came to whose reads are as they were; and what has changed since the
+    /// newest, where that is another one.
+    fn known<T: DeserializeOwned>(
+        &mut self,
+        basis: &str,
+    ) -> Result<(Option<Known<T>>, Option<String>)> {
+        let places = self.places();
+        let mut changed = None;
+        for known in self.cache.known::<T>(basis) {
+            match known.reads.difference(&places, &mut self.hashes)? {
+                None => return Ok((Some(known), changed)),
+                Some(name) => drop(changed.get_or_insert(places.shown(&name))),
+            }
+        }
+        Ok((None, changed))
+    }
+
+    /// Keeps what a run came to; `None` when something that it read was changed meanwhile.
+    fn remember<T: Serialize>(
+        &self,
+        basis: &str,
+        record: &reads::Record,
+        value: T,
+    ) -> Result<Option<Reads>> {
+        let Some(reads) = record.reads(&self.places(), self.since)? else {
+            return Ok(None);
+        };
+        let known = Known { reads, value };
+        self.cache.remember(basis, &known, &self.ansible.dir)?;
+        Ok(Some(known.reads))
+    }
+
+    /// The key of a layer that has just been baked: one that nobody finds when something that
+    /// it read was changed meanwhile.
+    pub fn made(&self, layer: &Layer, basis: &Basis, mut record: reads::Record) -> Result<Planned> {
+        let progress = self.options.progress;
+        let name = &layer.name;
+        if let Some(program) = &record.unknown {
+            progress.note(&format!(
+                "layer {name} ran `{program}` on this machine, outside the box: any change beside the \
+                 playbook makes it again"
+            ));
+        }
+        record.leave_out(&basis.unused);
+        Ok(match self.remember(&basis.hash, &record, ())? {
+            Some(reads) => self.planned(layer, &reads, basis),
+            None => {
+                progress.note(&format!(
+                    "files that layer {name} reads were changed meanwhile: the next build makes it again"
+                ));
+                self.stray(layer, basis)
+            }
+        })
+    }
+
+    /// A key that nobody finds.
+    fn stray(&self, layer: &Layer, basis: &Basis) -> Planned {
+        let now = self.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Planned {
+            name: layer.name.clone(),
+            key: hash(&["stray", &basis.hash, &now.as_nanos().to_string()]),
+            epoch: clock(self.options),
+        }
+    }
+
+    fn planned(&self, layer: &Layer, reads: &Reads, basis: &Basis) -> Planned {
+        let dated = || commit_date(&self.inputs.dirs, &reads.inputs(&self.places()));
+        Planned {
+            name: layer.name.clone(),
+            key: reads.key(&basis.hash),
+            epoch: self.options.epoch.or_else(dated).unwrap_or(EPOCH),
+        }
+    }
+
+    fn basis(&mut self, layer: &Layer, below: &Planned) -> Result<Basis> {
+        let recipe = self.recipe;
+        let used = self.roles(layer)?;
         let mut parts = vec![
             "layer".to_owned(),
             chosen(recipe),
             OUTPUT.to_owned(),
-            planned.last().map(|p| p.key.clone()).unwrap_or_default(),
-            ansible.version.clone(),
+            below.key.clone(),
+            self.ansible.version.clone(),
             format!(
-                "{:?} {:?} {:?} {:?} {:?} {:?}",
+                "{:?} {:?} {:?} {:?} {:?} {:?} {used:?}",
                 recipe.volumes,
                 layer.tags,
                 layer.skip_tags,
-                recipe.groups,
+                self.ansible.groups,
                 recipe.public,
-                expressions
+                self.expressions
             ),
-            serde_json::Value::Object(variables.clone()).to_string(),
+            format!("{:?}", ansible::computed_lookups()),
+            serde_json::Value::Object(self.variables.clone()).to_string(),
+            configuration(),
+            clock(self.options).to_string(),
         ];
-        parts.extend(ansible::assets().into_iter().map(str::to_owned));
-        for dir in dirs {
-            parts.push(cache::hash_tree(
-                dir,
-                &with_recipes(dir, &without),
-                &mut hashes,
-            )?);
+        // What supervises units that run during the build is part of how a layer is made.
+        if !recipe.start.is_empty() {
+            let program = self.hashes.file(self.options.entrypoint)?;
+            parts.push(format!("{:?} {program}", recipe.start));
         }
-        let epoch = options
-            .epoch
-            .or_else(|| commit_date(dirs, &without))
-            .unwrap_or(EPOCH);
-        parts.push(epoch.to_string());
+        parts.extend(ansible::assets().into_iter().map(str::to_owned));
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        planned.push(Planned {
-            name: layer.name.clone(),
-            key: hash(&parts),
-            epoch,
-        });
+        let unused = used.map(|used| unused_roles(recipe, &used));
+        Ok(Basis {
+            hash: hash(&parts),
+            unused: unused.unwrap_or_default(),
+        })
     }
-    Ok(planned)
+
+    /// Asks Ansible which roles have a task in the layer, once for each state of what it
+    /// reads to know: starting it takes a second.
+    fn roles(&mut self, layer: &Layer) -> Result<Option<BTreeSet<String>>> {
+        let parts = [
+            "roles 3",
+            &self.ansible.version,
+            &chosen(self.recipe),
+            &format!(
+                "{:?} {:?} {:?}",
+                layer.tags, layer.skip_tags, self.ansible.groups
+            ),
+            &serde_json::Value::Object(self.variables.clone()).to_string(),
+            &configuration(),
+        ];
+        let basis = hash(&parts);
+        if let (Some(known), _) = self.known(&basis)? {
+            return Ok(known.value);
+        }
+        let (roles, record) = self.ansible.roles(layer, &self.inputs.dirs)?;
+        self.remember(&basis, &record, &roles)?;
+        Ok(roles)
+    }
+}
+
+/// What plays see as SOURCE_DATE_EPOCH: the date of what a layer reads is known only after it.
+pub fn clock(options: &Options) -> u64 {
+    options.epoch.unwrap_or(EPOCH)
+}
+
+/// Ansible's configuration in the environment, but for what shows or unlocks something.
+fn configuration() -> String {
+    let silent = [
+        "PASSWORD",
+        "COLOR",
+        "DEBUG",
+        "VERBOSITY",
+        "LOG_PATH",
+        "CALLBACK",
+        "DISPLAY",
+        "FORKS",
+    ];
+    let mut set: Vec<_> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
+        .filter(|(name, _)| {
+            name.starts_with("ANSIBLE_") && !silent.iter().any(|word| name.contains(word))
+        })
+        .collect();
+    set.sort();
+    format!("{set:?}")
 }
 
 /// Files that a build may read.
 pub struct Inputs {
     /// None inside another.
-    dirs: Vec<PathBuf>,
+    pub dirs: Vec<PathBuf>,
     /// What lies below them, or below what a step copies, and does not count.
     pub ignored: BTreeSet<PathBuf>,
 }
@@ -185,7 +372,7 @@ fn of_steps(
     // Without a date of its own it is as old as what is below.
     let own = dates.into_iter().flatten().max();
     let epoch = options.epoch.unwrap_or(own.unwrap_or(0).max(below.epoch));
-    parts.push(epoch.to_string());
+    parts.push(clock(options).to_string());
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     Ok(Planned {
         name: layer.name.clone(),
@@ -196,13 +383,29 @@ fn of_steps(
 
 /// Of the last commit that touched what is copied.
 fn copy_date(from: &Path, ignored: &BTreeSet<PathBuf>) -> Option<u64> {
-    if from.is_dir() {
-        return commit_date(&[from.to_owned()], ignored);
-    }
     let mut command = Command::new("git");
-    command.arg("-C").arg(from.parent()?);
+    let dir = if from.is_dir() { from } else { from.parent()? };
+    command.arg("-C").arg(dir);
     command.args(["log", "-1", "--format=%ct", "--"]);
-    let out = command.arg(from.file_name()?).output().ok()?;
+    if from.is_dir() {
+        command.arg(".");
+        // A command line has its limit; what no commit touches does no harm.
+        for below in ignored
+            .iter()
+            .filter_map(|path| path.strip_prefix(from).ok())
+            .take(2000)
+        {
+            command.arg(format!(":(exclude){}", below.display()));
+        }
+    } else {
+        command.arg(from.file_name()?);
+    }
+    date_of(&mut command)
+}
+
+/// What git answers to `%ct`, if it does.
+fn date_of(command: &mut Command) -> Option<u64> {
+    let out = command.output().ok()?;
     String::from_utf8_lossy(&out.stdout).trim().parse().ok()
 }
 
@@ -247,15 +450,6 @@ fn directories(recipe: &Recipe) -> Vec<PathBuf> {
     dirs
 }
 
-/// The recipe itself is not hashed as a file: what of it matters to a layer is a part of
-/// its key already, and a change of a help text bakes nothing again.
-fn with_recipes(dir: &Path, without: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let mut without = without.clone();
-    without.insert(dir.join("tiffin.yaml"));
-    without.insert(dir.join("README.md"));
-    without
-}
-
 fn roles_dir(recipe: &Recipe) -> PathBuf {
     real(recipe.playbook.parent().unwrap_or(Path::new("/"))).join("roles")
 }
@@ -280,101 +474,25 @@ fn unused_roles(recipe: &Recipe, used: &BTreeSet<String>) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// Whether a playbook chooses roles or tasks of roles while it runs: no list shows those.
-fn chooses_roles_at_run_time(inputs: &Inputs) -> bool {
-    let mut stack = inputs.dirs.clone();
-    while let Some(dir) = stack.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if inputs.ignored.contains(&path) {
-                continue;
-            }
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                stack.push(path);
-            } else if path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
-                let text = fs::read_to_string(&path).unwrap_or_default();
-                let elsewhere = |line: &str| {
-                    line.contains("include_tasks")
-                        && (line.contains("..") || line.contains("roles/"))
-                };
-                if text.contains("include_role") || text.lines().any(elsewhere) {
-                    return true;
-                }
-            }
-        }
-    }
-    false
-}
-
-type Roles = BTreeMap<String, Option<BTreeSet<String>>>;
-
-/// Asks Ansible, once for each state of the inputs: starting it takes a second a layer.
-fn roles_of_layers(
-    recipe: &Recipe,
-    ansible: &Ansible,
-    variables: &Variables,
-    inputs: &Inputs,
-    cache: &Cache,
-    hashes: &mut cache::Hashes,
-) -> Result<Roles> {
-    let mut parts = vec![
-        // Another number where lists are read in another way.
-        "roles 2".to_owned(),
-        ansible.version.clone(),
-        chosen(recipe),
-        format!("{:?} {variables:?}", recipe.layers),
-    ];
-    for dir in &inputs.dirs {
-        parts.push(cache::hash_tree(dir, &inputs.ignored, hashes)?);
-    }
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let memo = cache.memo(&hash(&parts));
-    if let Some(known) = fs::read(&memo)
-        .ok()
-        .and_then(|text| serde_json::from_slice::<Roles>(&text).ok())
-    {
-        return Ok(known);
-    }
-    let dynamic = chooses_roles_at_run_time(inputs);
-    let roles: Roles = recipe
-        .layers
-        .iter()
-        .filter(|l| l.steps.is_empty())
-        .map(|l| {
-            (
-                l.name.clone(),
-                if dynamic { None } else { ansible.roles(l) },
-            )
-        })
-        .collect();
-    let fresh = memo.with_extension(std::process::id().to_string());
-    if fs::write(&fresh, serde_json::to_vec(&roles).expect("names are JSON")).is_ok() {
-        let _ = fs::rename(&fresh, &memo);
-    }
-    Ok(roles)
-}
-
-/// Seconds since 1970 of the last commit that touched the inputs.
-fn commit_date(dirs: &[PathBuf], without: &BTreeSet<PathBuf>) -> Option<u64> {
+/// Seconds since 1970 of the last commit that touched one of the files, which lie in `dirs`.
+fn commit_date(dirs: &[PathBuf], files: &[PathBuf]) -> Option<u64> {
     let mut newest = None;
     for dir in dirs {
-        let mut command = Command::new("git");
-        command
-            .arg("-C")
-            .arg(dir)
-            .args(["log", "-1", "--format=%ct", "--", "."]);
-        // A command line has its limit; what no commit touches does no harm.
-        for path in with_recipes(dir, without).iter().take(2000) {
-            if let Ok(below) = path.strip_prefix(dir) {
-                command.arg(format!(":(exclude){}", below.display()));
-            }
+        let below: Vec<&Path> = files
+            .iter()
+            .filter_map(|file| file.strip_prefix(dir).ok())
+            .collect();
+        // A command line has its limit.
+        for some in below.chunks(1000) {
+            let mut command = Command::new("git");
+            command.arg("-C").arg(dir).arg("--literal-pathspecs");
+            command.args(["log", "-1", "--format=%ct", "--"]);
+            command.args(some.iter().map(|path| match path.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => path,
+            }));
+            newest = newest.max(date_of(&mut command));
         }
-        let out = command.output().ok()?;
-        let date = String::from_utf8_lossy(&out.stdout)
-            .trim()
-            .parse::<u64>()
-            .ok();
-        newest = newest.max(date);
     }
     newest
 }

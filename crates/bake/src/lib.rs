@@ -19,27 +19,31 @@ mod inputs;
 pub mod interrupt;
 mod keys;
 mod lookups;
+mod reads;
+mod running;
 pub mod sandbox;
+pub mod sealed;
 mod secrets;
 mod steps;
 mod surface;
+mod units;
 
 use std::{
-    collections::BTreeSet,
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use contract::Contract;
 use recipe::Recipe;
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 pub use account::Account;
 pub use base::Image;
 pub use edits::Fixed;
 pub use error::{Error, Result};
+pub use running::Ran;
 pub use surface::Surface;
 
 /// What somebody watching wants to know; every method may stay silent.
@@ -65,6 +69,8 @@ pub struct Options<'a> {
     pub version: &'a str,
     /// The program that answers to [`sandbox::init::VERB`]: normally this one.
     pub helper: &'a Path,
+    /// The box's own first process, which supervises units that run during the build too.
+    pub entrypoint: &'a Path,
     /// Seconds since 1970 that file times are clamped to (`SOURCE_DATE_EPOCH`); by default
     /// the date of the last commit that touched a layer's inputs.
     pub epoch: Option<u64>,
@@ -72,6 +78,8 @@ pub struct Options<'a> {
     pub image: Option<&'a dyn Image>,
     /// Bake every layer again.
     pub fresh: bool,
+    /// Without a network, from packages that earlier builds have kept.
+    pub offline: bool,
     /// Open a shell in the root file system of a layer that failed.
     pub shell_on_failure: bool,
     pub progress: &'a dyn Progress,
@@ -84,12 +92,24 @@ pub struct BakedLayer {
     pub key: String,
     /// The layer's files; an overlay's upper directory unless it is the first.
     pub tree: PathBuf,
+    /// Data that units wrote below volumes while it was baked: no part of the image.
+    pub data: Option<PathBuf>,
     pub overlay: bool,
     /// Seconds since 1970; later file times are to be clamped to it.
     pub epoch: u64,
     pub from_cache: bool,
     /// How long baking it, or finding it, took.
     pub took: Duration,
+}
+
+impl BakedLayer {
+    fn planned(&self) -> keys::Planned {
+        keys::Planned {
+            name: self.name.clone(),
+            key: self.key.clone(),
+            epoch: self.epoch,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -114,6 +134,8 @@ struct Record {
     events: Vec<capture::Event>,
     /// Files that hold a placeholder of a secret, as paths in the box.
     placeholders: Vec<String>,
+    #[serde(default)]
+    ran: Ran,
 }
 
 /// Bakes all layers that the cache does not hold, then works out the contract.
@@ -123,6 +145,7 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
             "without root: run `sudo tiffin build`".into(),
         ));
     }
+    let _umask = Umask::usual();
     let cache = cache::Cache::open(options.cache)?;
     let work = cache.work()?;
     let progress = options.progress;
@@ -131,7 +154,7 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
     let ansible = ansible::Ansible::prepare(recipe, &work.path.join("ansible"), &variables)?;
     let expressions = expressions(recipe);
     let inputs = keys::Inputs::of(recipe, options)?;
-    let keys = keys::keys(
+    let mut planner = keys::Planner::new(
         recipe,
         &ansible,
         &variables,
@@ -139,84 +162,64 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
         options,
         &cache,
         &inputs,
-    )?;
-
+    );
     let mut held = Vec::new();
     let mut layers: Vec<BakedLayer> = Vec::new();
     let mut records = Vec::new();
-    for (index, planned) in keys.into_iter().enumerate() {
+    let kitchen = Kitchen {
+        recipe,
+        options,
+        cache: &cache,
+        work: &work.path,
+        ansible: &ansible,
+        inputs: &inputs,
+        expressions: &expressions,
+        clock: keys::clock(options),
+    };
+    for index in 0..=recipe.layers.len() {
         interrupt::check()?;
-        let mut place = cache.layer(&planned.key);
-        let kept = if options.fresh {
-            None
-        } else {
-            cache.hold(&planned.key).and_then(|hold| {
-                held.push(hold);
-                read_record(&place)
-            })
+        let layer = index.checked_sub(1).map(|i| &recipe.layers[i]);
+        let plan = match (layer, layers.last()) {
+            (Some(layer), Some(below)) => planner.layer(layer, &below.planned())?,
+            _ => planner.base()?.into(),
         };
+        let found = plan.known.as_ref().filter(|_| !options.fresh);
+        let kept = found.and_then(|planned| {
+            let hold = cache.hold(&planned.key)?;
+            let place = cache.layer(&planned.key);
+            // A damaged one is let go of, so that a sound one can take its place.
+            Some((read_record(&place, progress)?, place, hold))
+        });
         let from_cache = kept.is_some();
         let started = Instant::now();
-        let record = match kept {
-            Some(record) => record,
-            None => {
-                progress.phase(&format!("layer {}", planned.name));
+        let (planned, record, place, hold) = match (kept, plan.known) {
+            (Some((record, place, hold)), Some(planned)) => (planned, record, place, hold),
+            (_, known) => {
+                let name = layer.map_or("rootfs", |layer| &layer.name);
+                if let Some(changed) = &plan.changed {
+                    progress.note(&format!(
+                        "layer {name} is made again: {changed} has changed"
+                    ));
+                }
+                progress.phase(&format!("layer {name}"));
                 let made = work.path.join(format!("layer-{index}"));
-                let tree = made.join("tree");
-                fs::create_dir_all(&tree).map_err(Error::io("make", &tree))?;
-                let record = match index.checked_sub(1).map(|i| &recipe.layers[i]) {
-                    None => {
-                        base::make(
-                            &recipe.base,
-                            &recipe.base_packages,
-                            options.image,
-                            &tree,
-                            planned.epoch,
-                        )?;
-                        Record::default()
-                    }
-                    Some(layer) => {
-                        let lower = layers.iter().map(|l| l.tree.clone()).collect();
-                        let kitchen = Kitchen {
-                            recipe,
-                            options,
-                            cache: &cache,
-                            work: &work.path,
-                            ansible: &ansible,
-                            ignored: &inputs.ignored,
-                        };
-                        let carried = capture::state(records.iter().map(|r: &Record| &*r.events));
-                        let start = Start {
-                            lower,
-                            carried,
-                            epoch: planned.epoch,
-                        };
-                        kitchen.layer(layer, start, &tree, &expressions)?
-                    }
+                let (record, read) = kitchen.make(layer, &layers, &records, &made)?;
+                let planned = match (layer, plan.basis) {
+                    (Some(layer), Some(basis)) => planner.made(layer, &basis, read)?,
+                    _ => known.expect("what no playbook bakes has its key before"),
                 };
-                clean::clean(&tree, planned.epoch)?;
-                let record = Record {
-                    placeholders: secrets::find(&tree)?,
-                    ..record
-                };
-                let path = made.join("record.json");
-                let text = serde_json::to_vec(&record).expect("records are JSON");
-                fs::write(&path, text).map_err(Error::io("write", &path))?;
-                // It holds variables of tasks that are marked no_log.
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-                    .map_err(Error::io("write", &path))?;
-                let hold;
-                (place, hold) = cache.keep(&made, &planned.key)?;
-                held.push(hold);
-                record
+                let (place, hold) = cache.keep(&made, &planned.key)?;
+                (planned, record, place, hold)
             }
         };
+        held.push(hold);
         let took = started.elapsed();
         progress.layer(&planned.name, (!from_cache).then_some(took));
         layers.push(BakedLayer {
             name: planned.name,
             key: planned.key,
             tree: place.join("tree"),
+            data: Some(place.join("data")).filter(|data| data.is_dir()),
             overlay: index > 0,
             epoch: planned.epoch,
             from_cache,
@@ -248,9 +251,32 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
     })
 }
 
-fn read_record(place: &Path) -> Option<Record> {
-    let text = fs::read(place.join("record.json")).ok()?;
-    serde_json::from_slice(&text).ok()
+/// While this lives, files are made with the umask that nearly everybody has: the one of
+/// who builds would show in what tasks and this crate make.
+struct Umask(Mode);
+
+impl Umask {
+    fn usual() -> Umask {
+        Umask(rustix::process::umask(Mode::from_raw_mode(0o022)))
+    }
+}
+
+impl Drop for Umask {
+    fn drop(&mut self) {
+        rustix::process::umask(self.0);
+    }
+}
+
+fn read_record(place: &Path, progress: &dyn Progress) -> Option<Record> {
+    let path = place.join("record.json");
+    let record = sealed::value(&path).ok()?;
+    if record.is_none() {
+        progress.note(&format!(
+            "{} is damaged: the layer is baked again",
+            path.display()
+        ));
+    }
+    record
 }
 
 /// Every text of the recipe that is rendered at start.
@@ -266,13 +292,11 @@ fn expressions(recipe: &Recipe) -> Vec<String> {
         let texts = commands.chain(&service.done);
         out.extend(texts.filter(|text| text.contains("{{")).cloned());
         if let Some(ready) = &service.ready {
-            out.extend(
-                [&ready.tcp, &ready.unix, &ready.http, &ready.command]
-                    .into_iter()
-                    .flatten()
-                    .cloned(),
-            );
+            out.extend(ready.texts().map(str::to_owned));
         }
+    }
+    for job in recipe.jobs.values() {
+        out.extend(job.texts().filter(|t| t.contains("{{")).map(str::to_owned));
     }
     for certificate in recipe.certificates.values() {
         let when = certificate.when.iter();
@@ -289,7 +313,11 @@ struct Kitchen<'a> {
     cache: &'a cache::Cache,
     work: &'a Path,
     ansible: &'a ansible::Ansible<'a>,
-    ignored: &'a BTreeSet<PathBuf>,
+    inputs: &'a keys::Inputs,
+    /// The recipe's texts that a start renders.
+    expressions: &'a [String],
+    /// SOURCE_DATE_EPOCH of all that runs.
+    clock: u64,
 }
 
 /// What a layer begins with.
@@ -297,22 +325,80 @@ struct Start<'a> {
     lower: Vec<PathBuf>,
     /// What tasks below left in Ansible's memory.
     carried: Option<&'a str>,
-    epoch: u64,
+    /// What units wrote below volumes, among `lower`.
+    data: Vec<PathBuf>,
+    /// Units that ran when the layer below was taken.
+    running: &'a [String],
 }
 
 impl Kitchen<'_> {
+    /// Makes a layer on those below, or the base, with its record in the new directory `made`;
+    /// answers what it read, too.
+    fn make(
+        &self,
+        layer: Option<&recipe::Layer>,
+        below: &[BakedLayer],
+        records: &[Record],
+        made: &Path,
+    ) -> Result<(Record, reads::Record)> {
+        let tree = made.join("tree");
+        fs::create_dir_all(&tree).map_err(Error::io("make", &tree))?;
+        let (record, read) = match layer {
+            None => (self.base(&tree)?, reads::Record::default()),
+            Some(layer) => {
+                let lower = below
+                    .iter()
+                    .flat_map(|l| std::iter::once(&l.tree).chain(&l.data).cloned());
+                let start = Start {
+                    lower: lower.collect(),
+                    carried: capture::state(records.iter().map(|r| &*r.events)),
+                    data: below.iter().filter_map(|l| l.data.clone()).collect(),
+                    running: records.last().map_or(&[][..], |r| &*r.ran.running),
+                };
+                self.layer(layer, start, made)
+                    .map_err(|problem| problem.when_full(self.options.cache))?
+            }
+        };
+        clean::clean(&tree, self.clock)?;
+        let record = Record {
+            placeholders: secrets::find(&tree)?,
+            ..record
+        };
+        // It holds variables of tasks that are marked no_log.
+        let text = sealed::of(&record).expect("records are JSON");
+        cache::private(&made.join("record.json"), text)?;
+        Ok((record, read))
+    }
+
+    fn base(&self, tree: &Path) -> Result<Record> {
+        let options = self.options;
+        let how = base::How {
+            epoch: self.clock,
+            packages: &host::Packages {
+                cache: &self.cache.downloads(),
+                offline: options.offline,
+            },
+        };
+        let (base, packages) = (&self.recipe.base, &self.recipe.base_packages);
+        base::make(base, packages, options.image, tree, &how)
+            .map_err(|problem| problem.when_full(options.cache))
+            .map_err(|problem| problem.when_offline(options.offline))?;
+        Ok(Record::default())
+    }
+
     fn layer(
         &self,
         layer: &recipe::Layer,
         start: Start,
-        tree: &Path,
-        expressions: &[String],
-    ) -> Result<Record> {
+        made: &Path,
+    ) -> Result<(Record, reads::Record)> {
         let Start {
             lower,
             carried,
-            epoch,
+            data,
+            running,
         } = start;
+        let tree = &made.join("tree");
         let dir = self.work.join(format!("sandbox-{}", layer.name));
         let mount_point = dir.join("root");
         let scratch = dir.join("overlay");
@@ -335,9 +421,20 @@ impl Kitchen<'_> {
             &self.recipe.base,
             lower.first().map_or(tree, PathBuf::as_path),
         );
-        let host = host::Host::prepare(&shown, &self.cache.downloads(), &suite, epoch)?;
+        let packages = host::Packages {
+            cache: &self.cache.downloads(),
+            offline: self.options.offline,
+        };
+        let mut host = host::Host::prepare(&shown, &packages, &suite, self.clock)?;
         ansible::write_stand_ins(&shown.join("bin"))?;
+        let units = running::Units {
+            wanted: &self.recipe.start,
+            shown: &shown,
+            volumes: &self.recipe.volumes,
+        };
+        units.prepare(self.options.entrypoint, &mut host)?;
         let events = dir.join("events");
+        let reads = dir.join("reads");
         let layout = sandbox::Layout {
             lower,
             upper: Some(sandbox::Upper {
@@ -346,6 +443,7 @@ impl Kitchen<'_> {
             }),
             mount_point,
             host_name: ansible::HOST.into(),
+            offline: self.options.offline,
             binds: host.binds.clone(),
         };
         let sandbox = sandbox::Sandbox::open(self.options.helper, &layout)?;
@@ -355,14 +453,21 @@ impl Kitchen<'_> {
                 .note(&format!("apt's package lists are not fetched: {reason}"));
         }
         let carried = carried
-            .map(|text| private(&dir.join("carried.json"), text))
+            .map(|text| {
+                let path = dir.join("carried.json");
+                cache::private(&path, text).map(|()| path)
+            })
             .transpose()?;
-        let played = if layer.steps.is_empty() {
+        units.resume(&layer.name, running, &sandbox, &host)?;
+        let mut played = if layer.steps.is_empty() {
             let run = ansible::Run {
                 pid: sandbox.pid,
                 environment: &host.environment,
                 events: &events,
-                expressions,
+                reads: &reads,
+                inputs: &self.inputs.dirs,
+                expressions: self.expressions,
+                offline: self.options.offline,
                 carried: carried.as_deref(),
             };
             self.ansible.play(layer, &run, self.options.progress)
@@ -370,11 +475,18 @@ impl Kitchen<'_> {
             let kitchen = steps::Kitchen {
                 sandbox: &sandbox,
                 host: &host,
-                ignored: self.ignored,
+                ignored: &self.inputs.ignored,
                 progress: self.options.progress,
             };
             kitchen.layer(layer)
         };
+        if let Err(Error::Playbook { output, hint, .. } | Error::Step { output, hint, .. }) =
+            &mut played
+        {
+            let (more, what) = units.about_failure(output);
+            output.push_str(&more);
+            *hint = what;
+        }
         if let (Err(problem @ (Error::Playbook { .. } | Error::Step { .. })), true) =
             (&played, self.options.shell_on_failure)
         {
@@ -387,29 +499,51 @@ impl Kitchen<'_> {
             );
             let _ = sandbox.command(&environment, &["/bin/sh", "-i"]).status();
         }
+        let ran = played.and_then(|()| units.stop(&layer.name, &sandbox, &host));
         sandbox.close();
-        played?;
+        host.keep_packages()?;
+        if let Some(reason) = host.keep_wheels() {
+            self.options.progress.note(&format!(
+                "what pip fetched is not kept for --offline: {reason}"
+            ));
+        }
+        let mut ran = ran.map_err(|problem| problem.when_offline(self.options.offline))?;
+        let aside = made.join("data");
+        fs::create_dir_all(&aside).map_err(Error::io("make", &aside))?;
+        ran.aside = units.put_aside(tree, &aside, &data)?;
+        // Only an empty one can be removed so.
+        let _ = fs::remove_dir(&aside);
         let text = match fs::read_to_string(&events) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(Error::io("read", &events)(e)),
         };
-        let events = capture::parse(&text).map_err(|e| Error::Capture {
+        let mut events = capture::parse(&text).map_err(|e| Error::Capture {
             layer: layer.name.clone(),
             reason: e.to_string(),
         })?;
-        Ok(Record {
+        events.extend(recorded(&shown)?);
+        let record = Record {
             events,
             placeholders: Vec::new(),
-        })
+            ran,
+        };
+        Ok((record, reads::Record::read(&reads)?))
     }
 }
 
-/// A file that nobody else may read: results of tasks may be secrets.
-fn private(path: &Path, text: &str) -> Result<PathBuf> {
-    fs::write(path, "")
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
-        .and_then(|()| fs::write(path, text))
-        .map_err(Error::io("write", path))?;
-    Ok(path.to_owned())
+/// What the stand-ins noted, in lines of their own form.
+fn recorded(shown: &Path) -> Result<Vec<capture::Event>> {
+    let path = shown.join("state/recorded");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", &path)(e)),
+    };
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    Ok(lines
+        .map(|(what, why)| capture::Event::Recorded { what, why })
+        .collect())
 }

@@ -6,6 +6,7 @@
 //! mount namespace. Nothing is ever mounted in the host's own namespace.
 
 pub mod init;
+pub mod user;
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,8 @@ pub struct Layout {
     /// An empty directory to mount the root on.
     pub mount_point: PathBuf,
     pub host_name: String,
+    /// Without a network but the loopback interface.
+    pub offline: bool,
     /// Host paths to show in the sandbox, `(host, box)`: directories under `/run`, and
     /// elsewhere whatever covers something that is there; other pairs are passed over.
     pub binds: Vec<(PathBuf, PathBuf)>,
@@ -43,12 +46,21 @@ pub struct Upper {
     pub work: PathBuf,
 }
 
+/// What would reach through to the machine, with which a sandbox shares network and clock:
+/// nobody in it may. The connection plugin says the same.
+const WITHOUT: [&str; 3] = [
+    "--bounding-set=-net_admin,-sys_module,-sys_rawio,-sys_boot,-sys_time",
+    "--inh-caps=-net_admin,-sys_module,-sys_rawio,-sys_boot,-sys_time",
+    "--",
+];
+
 /// A running sandbox; dropping it ends everything in it.
 pub struct Sandbox {
     child: Child,
     lifeline: Option<ChildStdin>,
     /// Process ID of the first process, as the host sees it.
     pub pid: u32,
+    offline: bool,
     root: OwnedFd,
 }
 
@@ -75,10 +87,8 @@ impl Sandbox {
         let Some(pid) = ready.trim().parse::<u32>().ok() else {
             let out = child
                 .wait_with_output()
-                .map_err(|e| Error::Sandbox(e.to_string()))?;
-            return Err(Error::Sandbox(
-                String::from_utf8_lossy(&out.stderr).trim().to_owned(),
-            ));
+                .map_err(|e| Error::sandbox(&e.to_string()))?;
+            return Err(Error::sandbox(&String::from_utf8_lossy(&out.stderr)));
         };
         let path = format!("/proc/{pid}/root");
         let root = rustix::fs::open(
@@ -86,11 +96,12 @@ impl Sandbox {
             OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(|e| Error::Sandbox(format!("{path}: {e}")))?;
+        .map_err(|e| Error::sandbox(&format!("{path}: {e}")))?;
         Ok(Sandbox {
             child,
             lifeline,
             pid,
+            offline: layout.offline,
             root,
         })
     }
@@ -124,17 +135,20 @@ impl Sandbox {
 
     /// A command that runs inside, with exactly this environment.
     pub fn command(&self, environment: &BTreeMap<String, String>, program: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new("setpriv");
         command
+            .args(WITHOUT)
             .args([
+                "nsenter",
                 "--target",
                 &self.pid.to_string(),
                 "--mount",
                 "--pid",
                 "--uts",
                 "--ipc",
-                "--",
             ])
+            .args(self.offline.then_some("--net"))
+            .arg("--")
             .args(program)
             .env_clear()
             .envs(environment);

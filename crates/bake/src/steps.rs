@@ -93,6 +93,7 @@ impl Kitchen<'_> {
             layer: layer.to_owned(),
             step: format!("run: {shown}"),
             output: Vec::from(last).join("\n"),
+            hint: None,
         })
     }
 
@@ -103,6 +104,7 @@ impl Kitchen<'_> {
             layer: layer.to_owned(),
             step: format!("copy: {from} to {}", copy.to),
             output: reason,
+            hint: None,
         };
         let owner = self.owner(copy.owner.as_deref()).map_err(fail)?;
         let target = Target {
@@ -295,6 +297,55 @@ mod tests {
         assert_eq!(of("1000:0"), Ok((1000, 0)));
         assert_eq!(of("bad"), Err("the box has no user `bad`".into()));
         assert_eq!(of("web:wheel"), Err("the box has no group `wheel`".into()));
+    }
+
+    /// docker CVE-2018-15664, buildkit CVE-2024-23651: a program of the box turns a directory
+    /// into a link while files are copied into it.
+    #[test]
+    fn cve_2018_15664_a_link_that_comes_and_goes_never_leads_out() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let place = tempfile::tempdir().unwrap();
+        let (from, root) = (place.path().join("from"), place.path().join("root"));
+        let outside = place.path().join("outside");
+        for dir in [&from, &root, &outside, &root.join("real")] {
+            fs::create_dir(dir).unwrap();
+        }
+        fs::create_dir(from.join("deep")).unwrap();
+        fs::write(from.join("deep/file"), "file").unwrap();
+        let done = AtomicBool::new(false);
+        let me = (rustix::process::geteuid(), rustix::process::getegid());
+        let ignored = BTreeSet::new();
+        let (mut there, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for to in [outside.as_path(), Path::new("../outside"), Path::new("/")] {
+                        let _ = std::os::unix::fs::symlink(to, root.join("way"));
+                        let _ = fs::remove_file(root.join("way"));
+                        let _ = fs::rename(root.join("real"), root.join("way"));
+                        let _ = fs::rename(root.join("way"), root.join("real"));
+                    }
+                }
+            });
+            let target = Target {
+                owner: me,
+                mode: None,
+                ignored: &ignored,
+            };
+            let fd = File::open(&root).unwrap();
+            for _ in 0..2000 {
+                let copied = directories(fd.as_fd(), "/way/in", me)
+                    .map(|place| target.tree(place.as_fd(), &from).is_ok());
+                match copied {
+                    Ok(true) => there += 1,
+                    _ => refused += 1,
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(there > 0, "{there} went well, {refused} did not");
     }
 
     #[test]

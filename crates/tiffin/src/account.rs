@@ -61,6 +61,25 @@ pub fn lines(contract: &Contract, account: &Account) -> Vec<String> {
         lines.push("left out:".into());
         lines.extend(account.left_out.iter().map(|line| format!("  {line}")));
     }
+    if !account.recorded.is_empty() {
+        lines.push("recorded, not done:".into());
+        let told = account.recorded.iter();
+        lines.extend(told.map(|(what, why)| format!("  {what}: {why}")));
+    }
+    if !account.ran.started.is_empty() {
+        let names: Vec<&str> = account.ran.started.iter().map(String::as_str).collect();
+        lines.push(format!("ran while it was baked: {}", names.join(", ")));
+    }
+    for (directory, files, bytes) in &account.ran.aside {
+        let files = match files {
+            1 => "1 file".to_owned(),
+            files => format!("{files} files"),
+        };
+        lines.push(format!(
+            "  {files} ({}) that appeared in {directory} then are not in the box: a volume hides them",
+            crate::printer::size(*bytes)
+        ));
+    }
     if !contract.settings.is_empty() {
         lines.push(format!("settings: {}", contract.settings.len()));
     }
@@ -174,8 +193,11 @@ mod tests {
                 names: vec!["port".into()],
             }],
             left_out: vec!["task `far` was delegated to elsewhere".into()],
+            recorded: vec![("sysctl a=1".into(), "the kernel is the machine's".into())],
             ..Account::default()
         };
+        account.ran.started.insert("mongod".into());
+        account.ran.aside = vec![("/data/mongodb".into(), 57, 2_100_000)];
         let reach = Reach {
             services: vec!["web".into()],
             fixed: vec!["task `useradd` (user)".into()],
@@ -189,6 +211,9 @@ mod tests {
             "/etc/x: lineinfile: its text stands 2 times",
             "task: set x",
             "task `far` was delegated",
+            "ran while it was baked: mongod",
+            "sysctl a=1: the kernel is the machine's",
+            "57 files (2.1 MB) that appeared in /data/mongodb",
             "PORT -> /etc/2; when or how web starts",
             "fixed at build: task `useradd` (user)",
             "computed at each start: ansible_hostname",

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use image::registry::Remote;
 use image::{Format, Image, Platform, Reference, Settings};
 use recipe::{Base, Recipe};
@@ -28,6 +28,7 @@ enum Source {
 pub fn open<'a>(
     recipe: &Recipe,
     cache: &Path,
+    offline: bool,
     printer: &'a Printer,
 ) -> Result<Option<BaseImage<'a>>> {
     let platform = Platform::here();
@@ -35,6 +36,9 @@ pub fn open<'a>(
     let source = match &recipe.base {
         Base::DockerArchive(path) => Source::Archive(Box::new(open(path, Format::Docker)?)),
         Base::OciArchive(path) => Source::Archive(Box::new(open(path, Format::Oci)?)),
+        Base::Docker(name) if offline => bail!(
+            "cannot ask for the base docker://{name} without a network: save it as an archive, and use base: docker-archive:FILE or oci-archive:FILE"
+        ),
         Base::Docker(name) => {
             let name: Reference = name.parse().map_err(image::Error::from)?;
             let found = Remote::find(&name, &platform, &push::options())?;

@@ -11,11 +11,11 @@ use std::{
 use anyhow::{Context, Result};
 use bake::{Baked, BakedLayer};
 use contract::Contract;
-use image::{Config, Content, Entry, Healthcheck, Layer, LayerOptions, Packing, Source};
+use image::{Config, Content, Entry, Healthcheck, Packing, Source};
 use recipe::{Compression, Recipe};
 
 use crate::{
-    account, base, cli,
+    account, base, cli, note, pack,
     printer::Printer,
     sign,
     summary::{self, LayerLine, Summary},
@@ -67,15 +67,17 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         .transpose()?;
     let cache = words.cache.clone().map_or_else(default_cache, Ok)?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let base = base::open(&recipe, &cache, printer)?;
+    let base = base::open(&recipe, &cache, words.offline, printer)?;
     let options = bake::Options {
         image: base.as_ref().map(|base| base as &dyn bake::Image),
         cache: &cache,
         output: &words.output,
         version: &version,
         helper: &helper,
+        entrypoint: &entrypoint_path,
         epoch: words.epoch,
         fresh: words.no_cache,
+        offline: words.offline,
         shell_on_failure: words.shell_on_failure,
         progress: printer,
     };
@@ -100,7 +102,11 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     }
     let mut layers = Vec::new();
     for layer in &baked.layers {
-        layers.push(pack(layer, &baked.blobs, packing, printer)?);
+        let how = pack::How {
+            packing,
+            devices: &recipe.devices,
+        };
+        layers.push(pack::layer(layer, &baked.blobs, &how, printer)?);
     }
     let epoch = baked
         .layers
@@ -181,7 +187,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
                 baked,
             })
             .collect(),
-        directories: summary::directories(&baked)?,
+        directories: summary::directories(&baked, printer)?,
         previous: before.map(|before| summary::compare(before, &words.output, &layers)),
         took: printer.elapsed(),
     };
@@ -189,17 +195,18 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     Ok(Release { summary, account })
 }
 
-/// Makes a file under another name first, so that it appears whole.
+/// Makes a file under another name first, so that it appears whole. What a killed build
+/// leaves has a name that [`image::remove_leftovers`] knows.
 pub fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{}.tmp", std::process::id()));
-    let fresh = PathBuf::from(fresh);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = format!("{}{}-{name}", image::PARTIAL, std::process::id());
+    let fresh = path.with_file_name(fresh);
     let _ = fs::remove_file(&fresh);
     let done = make(&fresh).and_then(|()| fs::rename(&fresh, path));
     if done.is_err() {
         let _ = fs::remove_file(&fresh);
     }
-    done.with_context(|| format!("cannot write {}", path.display()))
+    done.map_err(|error| image::Error::writing(path, error).into())
 }
 
 pub fn default_cache() -> Result<PathBuf> {
@@ -227,46 +234,13 @@ fn described_version(recipe: &Recipe) -> String {
         .unwrap_or_else(|| "dev".into())
 }
 
-/// A baked layer as a blob; compressed once for all builds that share it.
-fn pack(layer: &BakedLayer, blobs: &Path, packing: Packing, printer: &Printer) -> Result<Layer> {
-    // Beside the layer's files: a layer that is baked again loses it.
-    let note = layer.tree.with_file_name(match packing {
-        Packing::Gzip => "blob.json".to_owned(),
-        Packing::Zstd { level } => format!("blob-zstd-{level}.json"),
-    });
-    if let Some(known) = fs::read(&note)
-        .ok()
-        .and_then(|text| known_layer(&text, blobs, packing))
-    {
-        return Ok(known);
-    }
-    let options = LayerOptions {
-        epoch: layer.epoch,
-        skip: &|_| false,
-        kind: source(layer),
-        progress: printer,
-        threads: 0,
-        packing,
-    };
-    let packed = image::write_layer(&layer.tree, blobs, &options)?;
-    let text = serde_json::json!({
-        "diff_id": packed.diff_id, "digest": packed.digest, "size": packed.size, "uncompressed": packed.uncompressed,
-    });
-    replace(&note, |fresh| fs::write(fresh, text.to_string()))?;
-    printer.packed(&layer.name, packed.size, packed.uncompressed);
-    Ok(packed)
-}
-
 /// What the layers hold, looked for once for all builds that share the uppermost: its key
 /// covers those below.
 fn packages(baked: &Baked, printer: &Printer) -> Result<sbom::Found> {
     let top = &baked.layers.last().context("a box has layers")?.tree;
     // A change of what is looked for needs another number.
     let note = top.with_file_name("packages-1.json");
-    let known = fs::read(&note)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
-    let found: sbom::Found = match known {
+    let found: sbom::Found = match note::read(&note, printer) {
         Some(found) => found,
         None => {
             let trees: Vec<_> = baked
@@ -275,8 +249,7 @@ fn packages(baked: &Baked, printer: &Printer) -> Result<sbom::Found> {
                 .map(|layer| (&*layer.tree, source(layer)))
                 .collect();
             let found = sbom::find(&trees)?;
-            let text = serde_json::to_vec(&found)?;
-            replace(&note, |fresh| fs::write(fresh, text))?;
+            note::write(&note, &found)?;
             found
         }
     };
@@ -312,29 +285,6 @@ pub fn source(layer: &BakedLayer) -> Source {
         true => Source::Overlay,
         false => Source::Tree,
     }
-}
-
-fn known_layer(note: &[u8], blobs: &Path, packing: Packing) -> Option<Layer> {
-    let note: serde_json::Value = serde_json::from_slice(note).ok()?;
-    let digest = note["digest"].as_str()?.to_owned();
-    let blob = blobs.join(digest.strip_prefix("sha256:")?);
-    let size = note["size"].as_u64()?;
-    // Its content is verified against the digest when the archive is written.
-    let file = fs::File::open(&blob).ok()?;
-    if file.metadata().ok()?.len() != size {
-        return None;
-    }
-    // What was used last is pruned last.
-    let _ = file.set_modified(std::time::SystemTime::now());
-    let diff_id = note["diff_id"].as_str()?.to_owned();
-    Some(Layer {
-        diff_id,
-        digest,
-        size,
-        uncompressed: note["uncompressed"].as_u64()?,
-        compression: packing.compression(),
-        blob,
-    })
 }
 
 /// The top layer: what a new version changes even when nothing below does.

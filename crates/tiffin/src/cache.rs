@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bake::cache::{Cache, Kept, Kind};
+use bake::sealed;
+use image::{LayerOptions, Packing, Silent, Source};
 
-use crate::{build::default_cache, cli, printer::size};
+use crate::{build::default_cache, cli, note, printer::size};
 
 /// Whether something damaged was found.
 pub fn run(words: &cli::Cache) -> Result<bool> {
@@ -19,7 +22,7 @@ pub fn run(words: &cli::Cache) -> Result<bool> {
             let freed: u64 = removed.iter().map(|kept| kept.bytes).sum();
             println!("{} removed, {} things", size(freed), removed.len());
         }
-        cli::CacheVerb::Verify => return verify(&cache.list()?),
+        cli::CacheVerb::Verify => return verify(&cache),
     }
     Ok(false)
 }
@@ -50,10 +53,11 @@ fn list(kept: &[Kept]) {
     }
 }
 
-/// Blobs are named by their digest; layers have a record.
-fn verify(kept: &[Kept]) -> Result<bool> {
-    let mut bad = false;
-    for kept in kept {
+/// Blobs are named by their digest; what is said of layers is sealed; the files of a layer
+/// that was packed give the same tar again.
+fn verify(cache: &Cache) -> Result<bool> {
+    let mut bad = Vec::new();
+    for kept in &cache.list()? {
         let path = &kept.path;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match kept.kind {
@@ -64,28 +68,67 @@ fn verify(kept: &[Kept]) -> Result<bool> {
                 let read = File::open(path).and_then(|mut file| image::sha256(&mut file));
                 let found = read.with_context(|| format!("cannot read {}", path.display()))?;
                 if found != *name {
-                    bad = true;
-                    println!(
+                    bad.push(format!(
                         "{}: it is damaged: its digest is sha256:{found}",
                         path.display()
-                    );
+                    ));
                 }
             }
             Kind::Layer => {
-                let sound = std::fs::read(path.join("record.json"))
-                    .is_ok_and(|text| serde_json::from_slice::<serde_json::Value>(&text).is_ok());
+                let sound = matches!(sealed::read(&path.join("record.json")), Ok(Some(_)));
                 if !sound || !path.join("tree").is_dir() {
-                    bad = true;
-                    println!("{}: its record is damaged", path.display());
+                    bad.push(format!("{}: its record is damaged", path.display()));
                 }
+                bad.extend(changed(path)?);
             }
             Kind::Download => {}
         }
     }
-    if bad {
+    for note in cache.notes() {
+        let read = sealed::read(&note);
+        let sound = read.with_context(|| format!("cannot read {}", note.display()))?;
+        if sound.is_none() {
+            bad.push(format!("{}: it is damaged", note.display()));
+        }
+    }
+    bad.iter().for_each(|line| println!("{line}"));
+    if !bad.is_empty() {
         eprintln!("hint: remove what is named; the next build makes it anew");
     }
-    Ok(bad)
+    Ok(!bad.is_empty())
+}
+
+/// What is wrong with the files of a layer, as far as it was packed once.
+fn changed(layer: &Path) -> Result<Option<String>> {
+    let tree = layer.join("tree");
+    let notes = std::fs::read_dir(layer)?
+        .flatten()
+        .map(|entry| entry.path());
+    let blobs = notes.filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("blob") && name.ends_with(".json")
+    });
+    let known = blobs
+        .filter_map(|path| sealed::read(&path).ok()?)
+        .find_map(|text| serde_json::from_slice::<note::Packed>(&text).ok());
+    let Some(known) = known else { return Ok(None) };
+    let options = LayerOptions {
+        epoch: known.epoch,
+        skip: &|_| false,
+        devices: &|_| true,
+        kind: match known.overlay {
+            true => Source::Overlay,
+            false => Source::Tree,
+        },
+        progress: &Silent,
+        threads: 1,
+        packing: Packing::default(),
+    };
+    Ok(match image::tree_digest(&tree, &options) {
+        Ok(digest) if digest == known.diff_id => None,
+        Ok(_) => Some(note::Damaged::new(&tree).to_string()),
+        Err(error) => Some(format!("{}: {error}", layer.display())),
+    })
 }
 
 /// `20G`, `500M`, `0`.

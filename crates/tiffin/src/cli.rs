@@ -142,6 +142,9 @@ pub struct Build {
     /// Bake every layer again, whatever the cache holds.
     #[arg(long)]
     pub no_cache: bool,
+    /// Use no network: only packages that earlier builds with this cache have fetched.
+    #[arg(long)]
+    pub offline: bool,
     /// The static entrypoint to put into the box [default: beside this program].
     #[arg(long, env = "TIFFIN_ENTRYPOINT", value_name = "FILE")]
     pub entrypoint: Option<PathBuf>,

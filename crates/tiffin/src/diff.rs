@@ -63,11 +63,24 @@ fn compare(one: &Image, other: &Image) -> Result<Vec<String>> {
                 }
             }
             (Some(a), Some(b)) if a.digest != b.digest => {
+                a.check(&one.name)?;
+                b.check(&other.name)?;
                 lines.push(format!("{name}: the same content, compressed otherwise"));
             }
-            (Some(_), Some(_)) => {}
-            (Some(_), None) => lines.push(format!("layer {}: only in the first", index + 1)),
-            (None, _) => lines.push(format!("{name}: only in the second")),
+            // Equal as long as both are what they are called.
+            (Some(a), Some(b)) => {
+                a.check(&one.name)?;
+                b.check(&other.name)?;
+            }
+            (Some(a), None) => {
+                a.check(&one.name)?;
+                lines.push(format!("layer {}: only in the first", index + 1));
+            }
+            (None, Some(b)) => {
+                b.check(&other.name)?;
+                lines.push(format!("{name}: only in the second"));
+            }
+            (None, None) => unreachable!("one of them has so many"),
         }
     }
     if lines.is_empty() && one.manifest_digest != other.manifest_digest {
@@ -159,6 +172,13 @@ fn causes((a, one): &(LayerEntry, String), (b, other): &(LayerEntry, String)) ->
     cause(
         a.link != b.link,
         format!("target {} | {}", shown(&a.link), shown(&b.link)),
+    );
+    cause(
+        a.device != b.device,
+        format!(
+            "device {}:{} | {}:{}",
+            a.device.0, a.device.1, b.device.0, b.device.1
+        ),
     );
     cause(
         a.mode != b.mode,

@@ -105,6 +105,11 @@ impl Findings {
         if let Some(what) = identity(path, name, entry.flag, start) {
             self.secrets.push(format!("/{path}: {what}"));
         }
+        if matches!(entry.flag, Flag::Character | Flag::Block) {
+            let (major, minor) = entry.device;
+            self.notes
+                .push(format!("/{path}: a device node ({major}:{minor})"));
+        }
         if entry.flag != Flag::File {
             return;
         }

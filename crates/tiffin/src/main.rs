@@ -9,6 +9,8 @@ mod diff;
 mod inspect;
 mod interrupts;
 mod lint;
+mod note;
+mod pack;
 mod printer;
 mod push;
 mod sign;
@@ -32,11 +34,19 @@ fn main() -> ExitCode {
                     .error(ErrorKind::ArgumentConflict, reason)
                     .exit();
             }
+            // Before anything else starts a thread, too.
+            if let Err(problem) = bake::sandbox::user::enter() {
+                return finish(Err(problem.into()));
+            }
             interrupts::watch();
             finish(build::run(&words))
         }
         Verb::Inspect(words) => finish(inspect::run(&words)),
-        Verb::Cache(words) => found(cache::run(&words)),
+        Verb::Cache(words) => {
+            // What a build without root keeps has owners that only this one may remove.
+            let _ = bake::sandbox::user::enter();
+            found(cache::run(&words))
+        }
         Verb::Diff(words) => found(diff::run(&words)),
         Verb::Lint(words) => found(lint::run(&words)),
         Verb::Verify(words) => found(sign::verify(&words)),
@@ -74,17 +84,32 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
         )
     } else if let Some(e) = problem.downcast_ref::<image::Error>() {
         (1, e.hint())
+    } else if let Some(e) = problem.downcast_ref::<note::Damaged>() {
+        (1, Some(e.hint()))
     } else {
         (1, None)
     };
     let mut hints: Vec<String> = hint.into_iter().collect();
-    if let Some(bake::Error::Playbook { .. }) = problem.downcast_ref() {
+    if let Some(problem) = problem.downcast_ref::<bake::Error>()
+        && matches!(problem.cause(), bake::Error::Playbook { .. })
+    {
         let typed: Vec<String> = std::env::args().collect();
         hints.push(format!(
             "to look around in the failed root file system: {} --shell-on-failure",
             typed.join(" ")
         ));
     }
-    printer::error(&format!("{problem:#}"), &hints, code);
+    printer::error(&told(&problem), &hints, code);
     ExitCode::from(code)
+}
+
+/// What went wrong and why; most errors of ours say their cause themselves.
+fn told(problem: &anyhow::Error) -> String {
+    let mut text = problem.to_string();
+    for cause in problem.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

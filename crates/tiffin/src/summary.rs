@@ -12,7 +12,8 @@ use image::{Format, Image, Layer, Platform, UnionFile};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::printer::size;
+use crate::note;
+use crate::printer::{Printer, size};
 
 /// So many directories are named.
 const NAMED: usize = 10;
@@ -193,16 +194,13 @@ pub fn compare((name, image): (String, Image), folder: &Path, layers: &[Layer]) 
 
 /// Where the bytes of the baked layers lie, looked for once for all builds that share the
 /// uppermost: its key covers those below.
-pub fn directories(baked: &Baked) -> Result<Vec<Directory>> {
+pub fn directories(baked: &Baked, printer: &Printer) -> Result<Vec<Directory>> {
     let Some(top) = baked.layers.last() else {
         return Ok(Vec::new());
     };
     // A change of what is looked for needs another number.
     let note = top.tree.with_file_name("directories-1.json");
-    if let Some(known) = fs::read(&note)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-    {
+    if let Some(known) = note::read(&note, printer) {
         return Ok(known);
     }
     let trees: Vec<_> = baked
@@ -215,8 +213,7 @@ pub fn directories(baked: &Baked) -> Result<Vec<Directory>> {
         root.add(file.path, file.size);
     })?;
     let found = root.largest();
-    let text = serde_json::to_vec(&found)?;
-    crate::build::replace(&note, |fresh| fs::write(fresh, text))?;
+    note::write(&note, &found)?;
     Ok(found)
 }
 

@@ -35,7 +35,7 @@ fn each_damaged_thing_is_named_and_pruning_empties_it() {
     let blobs = [layer("one"), layer("two")];
     let baked = dir.join("layers/key");
     fs::create_dir_all(baked.join("tree")).unwrap();
-    fs::write(baked.join("record.json"), "{}").unwrap();
+    fs::write(baked.join("record.json"), bake::sealed::seal(b"{}")).unwrap();
     assert_eq!(cache(dir, &["verify"]), (0, String::new()));
     let (code, text) = cache(dir, &["list"]);
     assert!(

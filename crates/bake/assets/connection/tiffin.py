@@ -25,6 +25,8 @@ options:
 
 display = Display()
 NAMESPACES = ("--mount", "--pid", "--uts", "--ipc")
+# What would reach through to the machine, as in sandbox.rs.
+WITHOUT = "-net_admin,-sys_module,-sys_rawio,-sys_boot,-sys_time"
 
 
 class Connection(ConnectionBase):
@@ -38,13 +40,15 @@ class Connection(ConnectionBase):
         return self
 
     def _enter(self, command, stdin=None):
-        prefix = ["nsenter", "--target", str(self.get_option("pid")), *NAMESPACES, "--"]
+        enter = ["nsenter", "--target", str(self.get_option("pid")), *NAMESPACES, "--"]
+        prefix = ["setpriv", "--bounding-set=" + WITHOUT, "--inh-caps=" + WITHOUT, "--", *enter]
         environment = json.loads(os.environ["TIFFIN_SANDBOX_ENV"])
-        # nsenter itself is found on the host's PATH, the command on the box's.
-        nsenter = shutil.which(prefix[0]) or "/usr/bin/nsenter"
+        # These two are found on the host's PATH, the command on the box's.
+        for name in ("setpriv", "nsenter"):
+            prefix[prefix.index(name)] = shutil.which(name) or "/usr/bin/" + name
         try:
             process = subprocess.Popen(
-                [nsenter, *prefix[1:], *command],
+                [*prefix, *command],
                 env=environment,
                 cwd="/",
                 stdin=subprocess.PIPE if stdin is None or isinstance(stdin, bytes) else stdin,

@@ -19,7 +19,7 @@ use rustix::{
     thread::{UnshareFlags, set_name},
 };
 
-use super::Layout;
+use super::{Layout, user};
 
 /// Hidden command of the builder that leads here.
 pub const VERB: &str = "sandbox-init";
@@ -44,14 +44,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// New namespaces take effect for children as far as PIDs go, so a second stage is started.
-fn unshare() -> Result<ExitCode, String> {
-    let flags =
-        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
+/// For a process with one thread, and namespaces alone.
+pub(super) fn unshare_flags(flags: UnshareFlags) -> rustix::io::Result<()> {
     #[allow(unsafe_code)]
     // SAFETY: no file descriptors or memory are unshared, and this process has one thread.
-    unsafe { rustix::thread::unshare_unsafe(flags) }
-        .map_err(|e| format!("cannot make namespaces: {e} (root is needed)"))?;
+    unsafe {
+        rustix::thread::unshare_unsafe(flags)
+    }
+}
+
+/// New namespaces take effect for children as far as PIDs go, so a second stage is started.
+fn unshare() -> Result<ExitCode, String> {
+    let mut flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
+    if layout()?.offline {
+        flags |= UnshareFlags::NEWNET;
+    }
+    unshare_flags(flags).map_err(|e| format!("cannot make namespaces: {e}"))?;
     let helper = env::current_exe().map_err(|e| e.to_string())?;
     let mut child = Command::new(helper)
         .arg(VERB)
@@ -76,12 +85,13 @@ fn unshare() -> Result<ExitCode, String> {
 }
 
 fn first_process() -> Result<ExitCode, String> {
-    let layout: Layout = env::var(LAYOUT)
-        .map_err(|e| e.to_string())
-        .and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()))?;
+    let layout = layout()?;
     // Ctrl-C reaches the whole foreground group; the builder decides when this ends.
     let _ = rustix::process::setsid();
     mount_root(&layout)?;
+    if layout.offline {
+        loopback().map_err(|e| format!("cannot bring up the loopback interface: {e}"))?;
+    }
     let _ = rustix::system::sethostname(layout.host_name.as_bytes());
     // Ansible's fact `ansible_service_mgr` is the name of process 1.
     let _ = set_name(c"systemd");
@@ -89,6 +99,40 @@ fn first_process() -> Result<ExitCode, String> {
     let _ = io::stdout().flush();
     reap_until_closed();
     Ok(ExitCode::SUCCESS)
+}
+
+fn layout() -> Result<Layout, String> {
+    let text = env::var(LAYOUT).map_err(|e| e.to_string())?;
+    serde_json::from_str(&text).map_err(|e| e.to_string())
+}
+
+/// Services talk to each other over it. rtnetlink(7): `ip link set lo up`.
+fn loopback() -> rustix::io::Result<()> {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, socket};
+
+    const NEW_LINK: u16 = 16;
+    const REQUEST_AND_ANSWER: u16 = 1 | 4;
+    const UP: u32 = 1;
+    let mut message = Vec::with_capacity(32);
+    message.extend(32_u32.to_ne_bytes());
+    message.extend(NEW_LINK.to_ne_bytes());
+    message.extend(REQUEST_AND_ANSWER.to_ne_bytes());
+    // Sequence and sender, then family and type: none.
+    message.extend([0; 12]);
+    // A new namespace has this interface alone.
+    message.extend(1_i32.to_ne_bytes());
+    message.extend(UP.to_ne_bytes());
+    message.extend(UP.to_ne_bytes());
+    let netlink = socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+    send(&netlink, &message, SendFlags::empty())?;
+    let mut answer = [0; 64];
+    recv(&netlink, &mut answer[..], RecvFlags::empty())?;
+    // nlmsgerr: 0, or a negative number of an error.
+    let code = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+    match code {
+        0 => Ok(()),
+        code => Err(rustix::io::Errno::from_raw_os_error(-code)),
+    }
 }
 
 fn reap_until_closed() {
@@ -121,6 +165,12 @@ fn mount_root(layout: &Layout) -> Result<(), String> {
     let say = |what: &'static str| move |e: rustix::io::Errno| format!("cannot mount {what}: {e}");
     let inside = |path: &str| at.join(path.trim_start_matches('/'));
     for path in ["/proc", "/sys", "/dev", "/run", "/tmp"] {
+        // The root is not changed yet: a link would lead to a directory of the machine.
+        if fs::symlink_metadata(inside(path)).is_ok_and(|found| !found.is_dir()) {
+            return Err(format!(
+                "cannot mount {path}: in this root file system it is no directory"
+            ));
+        }
         if layout.upper.is_some() {
             fs::create_dir_all(inside(path)).map_err(|e| format!("cannot make {path}: {e}"))?;
         }
@@ -133,9 +183,24 @@ fn mount_root(layout: &Layout) -> Result<(), String> {
         guarded | MountFlags::NOEXEC,
         None,
     )
-    .map_err(say("/proc"))?;
+    .map_err(|e| {
+        // The kernel shows no more of /proc than its parent sees.
+        let hidden = user::is_in_namespace() && e == rustix::io::Errno::PERM;
+        match hidden {
+            true => format!(
+                "cannot mount /proc: {e}: parts of this container's own are hidden\nhint: {}",
+                user::CONTAINER
+            ),
+            false => format!("cannot mount /proc: {e}"),
+        }
+    })?;
     // A task may read the build machine's kernel settings, never change them.
-    mount_bind("/sys", inside("/sys")).map_err(say("/sys"))?;
+    let sys = match user::is_in_namespace() {
+        // What is mounted below cannot be taken off there; it belongs to others.
+        true => mount_bind_recursive("/sys", inside("/sys")),
+        false => mount_bind("/sys", inside("/sys")),
+    };
+    sys.map_err(say("/sys"))?;
     mount_bind(inside("/proc/sys"), inside("/proc/sys")).map_err(say("/proc/sys"))?;
     for path in ["/sys", "/proc/sys"] {
         let flags = MountFlags::BIND | MountFlags::RDONLY | guarded | MountFlags::NOEXEC;
@@ -170,7 +235,8 @@ fn mount_root(layout: &Layout) -> Result<(), String> {
         }
         // Outside /run only what is there can be covered without leaving a trace in the
         // layer, and never through a link of the box.
-        if !fs::symlink_metadata(&target).is_ok_and(|m| !m.is_symlink()) {
+        let link = |path: &Path| fs::symlink_metadata(path).map_or(true, |m| m.is_symlink());
+        if target.ancestors().take_while(|path| *path != at).any(link) {
             continue;
         }
         mount_bind_recursive(host, &target).map_err(|e| {
@@ -218,6 +284,10 @@ fn overlay(layout: &Layout) -> Result<(), String> {
         }
         None => options = "redirect_dir=off,metacopy=off".to_owned(),
     }
+    if user::is_in_namespace() {
+        // The kernel wants the redirects that `off` would follow ruled out.
+        options = options.replace("redirect_dir=off", "redirect_dir=nofollow") + ",userxattr";
+    }
     options += &format!(",lowerdir={}", lower.join(":"));
     let options = std::ffi::CString::new(options).map_err(|e| e.to_string())?;
     mount(
@@ -227,7 +297,33 @@ fn overlay(layout: &Layout) -> Result<(), String> {
         MountFlags::NODEV,
         Some(options.as_c_str()),
     )
-    .map_err(|e| format!("cannot mount the overlay in {}: {e}", at.display()))
+    .map_err(|e| no_overlay(at, e))
+}
+
+fn no_overlay(at: &Path, errno: rustix::io::Errno) -> String {
+    let plain = format!("cannot mount the overlay in {}: {errno}", at.display());
+    if !user::is_in_namespace() {
+        return plain;
+    }
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = kernel
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let restricted = fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    let hint = if version < (5, 11) {
+        "without root this needs Linux 5.11 or later: run `sudo tiffin build`".to_owned()
+    } else if restricted.is_ok_and(|text| text.trim() == "1") {
+        "AppArmor lets no program mount in a user namespace that has no profile of its own: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or run `sudo tiffin build`".to_owned()
+    } else if user::in_container() {
+        format!(
+            "the cache must not lie on a container's own layers: {}",
+            user::CONTAINER
+        )
+    } else {
+        "the cache must lie on a file system that takes extended attributes of users, not on an overlay or a network's: choose another with --cache".to_owned()
+    };
+    format!("{plain}\nhint: {hint}")
 }
 
 fn devices(dev: &Path) -> Result<(), String> {

@@ -385,3 +385,87 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     assert!(said.contains("space"), "{said}");
     small.nothing_is_left();
 }
+
+/// From nothing, with packages of apt and pip; then everything again but the packages, with no
+/// network: the same bytes.
+#[test]
+#[ignore = "makes a base twice: make test-long"]
+fn long_a_build_without_a_network_has_the_packages_of_one_with() {
+    let tasks = "    - apt: {name: [hello, python3-pip, python3-venv], update_cache: true}
+    - pip: {name: iniconfig==2.0.0, virtualenv: /opt/venv, virtualenv_command: python3 -m venv}
+";
+    let small = Small::new(tasks);
+    let cache = small.dir.path().join("cache");
+    let build = |arguments: &[&str]| {
+        let mut command = small.build();
+        command.arg("--cache").arg(&cache).args(arguments);
+        command
+    };
+    must(&mut build(&[]));
+    let archive = small.dist().join("small-v1.tar");
+    let sum = must(Command::new("sha256sum").arg(&archive));
+    for gone in ["layers", "blobs"] {
+        fs::remove_dir_all(cache.join(gone)).unwrap();
+    }
+    let before = small.dir.path().join("before.tar");
+    fs::rename(&archive, &before).unwrap();
+    let out = output(&mut build(&["--offline"]));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        out.status.success() && said.contains("layer rootfs: baked in"),
+        "{said}"
+    );
+    assert_eq!(must(Command::new("sha256sum").arg(&archive)), sum);
+    let differences = |one: &Path, other: &Path| {
+        let mut command = Command::new("diffoscope");
+        output(command.args(["--text", "-"]).args([one, other]))
+    };
+    let out = differences(&before, &archive);
+    assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+    let sums = small.dist().join("small-v1.tar.sha256");
+    assert_eq!(
+        differences(&archive, &sums).status.code(),
+        Some(1),
+        "it can tell"
+    );
+
+    // What was never fetched is named, with what to do.
+    for (task, name) in [
+        ("apt: {name: sl, update_cache: true}", "sl"),
+        (
+            "pip: {name: iniconfig==1.1.1, virtualenv: /opt/venv, virtualenv_command: python3 -m venv}",
+            "iniconfig",
+        ),
+    ] {
+        small.write(
+            "site.yml",
+            &format!("- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}    - {task}\n"),
+        );
+        let said = must_fail(&mut build(&["--offline"]), 1);
+        assert!(
+            said.contains(name) && said.contains("hint: this build is --offline"),
+            "{said}"
+        );
+    }
+}
+
+/// apt locks the directory of its packages, which builds shared.
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn two_builds_that_share_a_cache_install_packages_at_the_same_time() {
+    let lock = "import fcntl, time; f = open('/run/tiffin/cache/apt/lock', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(20.5)";
+    let script = format!("    - command: {{argv: [python3, -c, \"{lock}\"]}}\n");
+    let one = Small::new(&(write() + &script));
+    let other = Small::new(&format!("{}    - apt: {{name: tree}}\n", write()));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| must(&mut one.build()));
+        let locked = || {
+            output(Command::new("pgrep").args(["-f", "time.sleep.20.5"]))
+                .status
+                .success()
+        };
+        assert!(within(Duration::from_secs(60), locked));
+        must(&mut other.build());
+        first.join().unwrap();
+    });
+}

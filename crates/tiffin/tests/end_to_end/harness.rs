@@ -109,10 +109,14 @@ pub struct Container {
 impl Container {
     /// `docker run -d` of the shared image, its port 80 on a free port of loopback.
     pub fn run(flags: &[&str]) -> Container {
+        Container::of(&image(), flags)
+    }
+
+    /// The same of another image.
+    pub fn of(image: &str, flags: &[&str]) -> Container {
         let name = unique("box");
-        let image = image();
         let mut command = docker(&["run", "-d", "--name", &name, "-p", "127.0.0.1::80"]);
-        command.args(flags).arg(&image);
+        command.args(flags).arg(image);
         let container = Container { name };
         must(&mut command);
         container

@@ -6,7 +6,7 @@ use crate::build::Small;
 use crate::harness::*;
 
 /// What a build said; it must succeed.
-fn built(small: &Small) -> String {
+pub fn built(small: &Small) -> String {
     let out = output(&mut small.build());
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
@@ -14,7 +14,7 @@ fn built(small: &Small) -> String {
 }
 
 /// A file of the box, and how `tar` lists it.
-fn in_box(small: &Small, path: &str) -> (String, String) {
+pub fn in_box(small: &Small, path: &str) -> (String, String) {
     let archive = small.dist().join("small-v1.tar");
     let script = r#"for blob in $(tar -xOf "$1" manifest.json | grep -o 'blobs/sha256/[0-9a-f]*' | tail -n +2); do
         tar -xOf "$1" $blob | tar -tvz --numeric-owner "$2" 2>/dev/null && tar -xOf "$1" $blob | tar -xzO "$2"

@@ -1,0 +1,183 @@
+//! Units that really run while a box is baked.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use crate::build::Small;
+use crate::harness::*;
+use crate::steps::{built, in_box};
+
+const START: &str = "start: [redis-server, forgotten]\n";
+
+/// A Redis on a port of its own, its data on the volume. The first layer is always the same.
+fn redis(small: &Small, recipe: &str, port: u16, tasks: &str) {
+    small.write(
+        "tiffin.yaml",
+        &format!(
+            "name: test/small\nplaybook: site.yml\nlayers:\n  - {{name: packages, tags: [packages]}}\n  - {{name: cache, tags: [cache]}}\n  - {{name: later, tags: [later]}}\n{recipe}"
+        ),
+    );
+    small.write(
+        "roles/cache/files/redis.conf",
+        &format!("bind 127.0.0.1\nport {port}\ndir /data/redis\nsave 900 1\nmaxmemory 16mb\n"),
+    );
+    small.write(
+        "roles/packages/tasks/main.yml",
+        "- apt: {name: redis-server}\n",
+    );
+    small.write(
+        "roles/cache/tasks/main.yml",
+        &format!(
+            r#"- name: Place for data
+  file: {{path: /data/redis, state: directory, owner: redis, group: redis, mode: "0750"}}
+- name: Place for uploads
+  file: {{path: /data/uploads, state: directory}}
+- name: Configure it
+  copy: {{src: redis.conf, dest: /etc/redis/redis.conf, owner: redis}}
+- name: Start it
+  service: {{name: redis-server, state: started, enabled: true}}
+{tasks}"#
+        ),
+    );
+    if !small.dir.path().join("roles/later/tasks/main.yml").exists() {
+        small.write("roles/later/tasks/main.yml", "- debug: {msg: later}\n");
+    }
+    small.write(
+        "site.yml",
+        "- hosts: all\n  gather_facts: false\n  roles:\n    - {role: packages, tags: [packages]}\n    - {role: cache, tags: [cache]}\n    - {role: later, tags: [later]}\n",
+    );
+}
+
+fn is_running(port: u16) -> bool {
+    Command::new("pgrep")
+        .args(["-f", &format!("redis-server .*:{port}")])
+        .stdout(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_unit_that_tasks_talk_to_runs_under_the_boxs_own_supervisor_and_is_stopped_cleanly() {
+    let small = Small::new("");
+    let note = unique("note");
+    small.write(
+        "roles/later/tasks/main.yml",
+        &format!(
+            r#"- name: It runs here too, with its data
+  command: redis-cli -p 16390 mget saved unsaved
+  register: got
+- assert: {{that: "got.stdout_lines == ['{note}', '{note}']"}}
+- name: A package's script starts nothing
+  command: systemctl restart redis-server
+  environment: {{DPKG_MAINTSCRIPT_PACKAGE: redis-server}}
+- command: redis-cli -p 16390 config get maxmemory
+  register: limit
+- assert: {{that: "'33554432' in limit.stdout"}}
+- copy: {{content: "{{{{ got.stdout_lines[0] }}}}", dest: /etc/note}}
+"#
+        ),
+    );
+    let tasks = format!(
+        r#"- wait_for: {{port: 16390, timeout: 20}}
+- command: redis-cli -p 16390 {{{{ item }}}}
+  loop:
+    - config set maxmemory 32mb
+    - config rewrite
+    - set saved {note}
+    - save
+    - set unsaved {note}
+- name: Under the entrypoint
+  shell: |
+    redis=$(grep -l '^redis-server' /proc/[0-9]*/comm | cut -d/ -f3)
+    grep -q '^tiffin-units' /proc/$(cut -d' ' -f4 /proc/$redis/stat)/cmdline
+- name: It is known to run
+  command: systemctl is-active redis-server
+"#
+    );
+    redis(&small, START, 16390, &tasks);
+    let said = built(&small);
+    let conf = in_box(&small, "etc/redis/redis.conf").0;
+    assert!(conf.contains("maxmemory 32mb"), "{conf}");
+    assert_eq!(in_box(&small, "etc/note").0, note, "{said}");
+    for told in [
+        "ran while it was baked: redis-server",
+        "that appeared in /data/redis then are not in the box",
+        "`start` names forgotten, and no task started it",
+    ] {
+        assert!(said.contains(told), "`{told}` is missing:\n{said}");
+    }
+    assert!(!said.contains("lies on a volume"), "{said}");
+    let contract = small.contract();
+    let directories: Vec<&str> = contract.volumes[0]
+        .directories
+        .iter()
+        .map(|d| &*d.path)
+        .collect();
+    assert_eq!(directories, ["/data", "/data/redis", "/data/uploads"]);
+    let archive = fs::read(small.dist().join("small-v1.tar")).unwrap();
+    assert!(!archive.is_empty());
+    for left in ["data/redis/dump.rdb", "run/redis/redis-server.pid"] {
+        assert_eq!(in_box(&small, left), Default::default(), "{left}");
+    }
+    assert!(!is_running(16390), "it runs on");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_unit_that_does_not_start_fails_its_task_with_its_last_words() {
+    let small = Small::new("");
+    redis(&small, START, 16391, "");
+    let conf = fs::read_to_string(small.dir.path().join("roles/cache/files/redis.conf")).unwrap();
+    small.write(
+        "roles/cache/files/redis.conf",
+        &format!("{conf}nonsense-{} yes\n", std::process::id()),
+    );
+    let said = must_fail(&mut small.build(), 1);
+    for told in [
+        "cache : Start it",
+        "FATAL CONFIG FILE ERROR",
+        "redis-server is given up: it exited with code 1",
+    ] {
+        assert!(said.contains(told), "`{told}` is missing:\n{said}");
+    }
+
+    // Without `start` it is recorded, and whoever talks to it is told of that.
+    redis(&small, "", 16391, "- command: redis-cli -p 16391 ping\n");
+    let said = must_fail(&mut small.build(), 1);
+    for told in [
+        "Connection refused",
+        "redis-server is recorded as started, and runs nothing",
+        "start: [redis-server]",
+    ] {
+        assert!(said.contains(told), "`{told}` is missing:\n{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn a_killed_build_leaves_no_unit_running() {
+    let small = Small::new("");
+    let wait = format!(
+        "- command: sleep 60\n  environment: {{MARK: {}}}\n",
+        unique("wait")
+    );
+    redis(&small, START, 16392, &wait);
+    let mut build = small.build();
+    build.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut build = build.spawn().unwrap();
+    let up = within(Duration::from_secs(400), || is_running(16392));
+    sleep(Duration::from_millis(300));
+    build.kill().unwrap();
+    build.wait().unwrap();
+    assert!(up, "it never ran");
+    assert!(
+        within(Duration::from_secs(10), || !is_running(16392)),
+        "the unit outlives its build"
+    );
+}

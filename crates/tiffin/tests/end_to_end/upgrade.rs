@@ -1,0 +1,239 @@
+//! Releases of the reference stack over the same volume: forward, back, forward again, and
+//! never a document lost.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use crate::harness::*;
+
+const PYTHON: &str = "/opt/backend/venv/bin/python";
+const DOCUMENTS: usize = 2000;
+
+/// The application's own way to its database.
+const COMMON: &str = "import sys\nfrom reports import settings\nfrom reports.store import Store\nreports = Store(settings.load()).reports\n";
+const FILL: &str = "reports.insert_many({'_id': f'old-{n}', 'title': str(n), 'values': [n], 'state': 'pending', 'mail': None} for n in range(int(sys.argv[1])))";
+const ADD: &str = "reports.insert_one({'_id': 'later', 'title': 'later', 'values': [1], 'state': 'pending', 'mail': None, 'unit': 'm', 'scale': 1})";
+/// How many there are, how many a migration has changed, how many are whole.
+const COUNT: &str = "found = list(reports.find({'_id': {'$regex': '^old-'}}))\n\
+    whole = sum(d['title'] == d['_id'][4:] and d['values'] == [int(d['title'])] for d in found)\n\
+    print(len(found), sum('unit' in d for d in found), sum('scale' in d for d in found), whole, reports.count_documents({'_id': 'later'}))";
+
+/// Adds a migration to the application's: it changes documents one by one.
+fn migration(field: &str, and_then: &str) -> String {
+    format!(
+        "\n\nbefore_{field} = Store.migrate\n\n\n\
+         def migrate_{field}(self):\n    before_{field}(self)\n    \
+         for number, report in enumerate(self.reports.find({{\"{field}\": {{\"$exists\": False}}}}).batch_size(50)):\n        \
+         self.reports.update_one({{\"_id\": report[\"_id\"]}}, {{\"$set\": {{\"{field}\": 1}}}})\n{and_then}\n\n\
+         Store.migrate = migrate_{field}\n"
+    )
+}
+
+/// A copy of the stack's sources in which releases are made; their images end with it.
+struct Releases {
+    dir: tempfile::TempDir,
+    images: Vec<String>,
+    store: String,
+}
+
+impl Releases {
+    fn new() -> Releases {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["playbooks", "examples", ".git"] {
+            let from = repository().join(name);
+            if from.exists() {
+                must(Command::new("cp").arg("-a").arg(from).arg(dir.path()));
+            }
+        }
+        let store = dir
+            .path()
+            .join("examples/reference/backend/reports/store.py");
+        let store = fs::read_to_string(store).unwrap();
+        Releases {
+            dir,
+            images: Vec::new(),
+            store,
+        }
+    }
+
+    fn recipe(&self) -> PathBuf {
+        self.dir.path().join("examples/reference/tiffin.yaml")
+    }
+
+    /// A release whose application has these migrations besides; gives its version.
+    fn build(&mut self, number: &str, migrations: &str, recipe: &str) -> String {
+        let version = format!("{number}-e2e.{}", std::process::id());
+        let sources = self.dir.path().join("release").join(&version);
+        fs::create_dir_all(&sources).unwrap();
+        fs::write(
+            sources.join("store.py"),
+            format!("{}{migrations}", self.store),
+        )
+        .unwrap();
+        let text = fs::read_to_string(repository().join("examples/reference/tiffin.yaml")).unwrap();
+        let layers = "  - {name: backend, tags: [backend]}\n";
+        let step = format!(
+            "{layers}  - name: release\n    steps:\n      - copy: {{from: ../../release/{version}/store.py, to: /opt/backend/app/reports/}}\n"
+        );
+        fs::write(self.recipe(), text.replace(layers, &step) + recipe).unwrap();
+        let dist = self.dir.path().join("dist");
+        let mut build = Command::new(tiffin());
+        build.args(["build", "--version", &version, "--file"]);
+        must(build.arg(self.recipe()).arg("--output").arg(&dist));
+        let archive = dist.join(format!("backend-{version}.tar"));
+        must(docker(&["load", "--input"]).arg(&archive));
+        self.images.push(format!("acme/backend:{version}"));
+        fs::remove_file(archive).unwrap();
+        version
+    }
+}
+
+impl Drop for Releases {
+    fn drop(&mut self) {
+        for image in &self.images {
+            let _ = docker(&["image", "rm", "-f", image]).output();
+        }
+    }
+}
+
+/// The data of one customer.
+struct Customer {
+    volume: Volume,
+}
+
+impl Customer {
+    fn start(&self, image: &str) -> Container {
+        Container::of(image, &["-v", &self.volume.flag()])
+    }
+
+    fn stop(&self, container: Container) {
+        must(&mut docker(&["stop", "-t", "60", &container.name]));
+        assert_eq!(
+            container.wait(Duration::from_secs(5)),
+            0,
+            "{}",
+            container.logs()
+        );
+    }
+
+    fn command(&self, image: &str, words: &[&str]) -> Command {
+        let mut command = docker(&["run", "--rm", "-v", &self.volume.flag(), image]);
+        command.args(words);
+        command
+    }
+}
+
+fn python(container: &Container, script: &str, words: &[&str]) -> String {
+    let script = format!("{COMMON}{script}");
+    let mut command = container.exec(&["/opt/backend/bin/run", PYTHON, "-c", &script]);
+    must(command.args(words))
+}
+
+/// Counts as [`COUNT`] prints them.
+fn counts(migrated: [usize; 2], later: usize) -> String {
+    format!(
+        "{DOCUMENTS} {} {} {DOCUMENTS} {later}",
+        migrated[0], migrated[1]
+    )
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn releases_go_forward_and_back_and_no_document_is_lost() {
+    let mut releases = Releases::new();
+    let unit = migration("unit", "");
+    let fails = migration(
+        "unit",
+        "        if number > 900:\n            raise SystemExit(\"no such unit\")\n",
+    );
+    let slow = migration("unit", "        import time\n        time.sleep(0.01)\n");
+    let bad = releases.build("v1.0.0", &fails, "");
+    let slow = releases.build("v1.0.1", &slow, "");
+    let next = releases.build("v1.1.0", &unit, "");
+    let upgrade = format!("upgrade: {{from: {next}}}\n");
+    let last = releases.build("v2.0.0", &(unit + &migration("scale", "")), &upgrade);
+    let image_of = |version: &str| format!("acme/backend:{version}");
+
+    let customer = Customer {
+        volume: Volume::new(),
+    };
+    let first = image();
+    let container = customer.start(&first);
+    let report = container.round_trip();
+    python(&container, FILL, &[&DOCUMENTS.to_string()]);
+    must(&mut container.exec(&["sh", "-c", "echo mine >/data/backend/upload"]));
+    customer.stop(container);
+
+    // A migration that fails after 900 documents.
+    let container = customer.start(&image_of(&bad));
+    assert_eq!(
+        container.wait(Duration::from_secs(180)),
+        69,
+        "{}",
+        container.logs()
+    );
+    let logs = container.logs();
+    assert!(
+        logs.contains("no such unit") && logs.contains("back"),
+        "{logs}"
+    );
+    drop(container);
+    // One that somebody kills in the middle.
+    let container = customer.start(&image_of(&slow));
+    let begun = || container.logs().contains("mongod is ready");
+    assert!(
+        within(Duration::from_secs(120), begun),
+        "{}",
+        container.logs()
+    );
+    std::thread::sleep(Duration::from_secs(5));
+    must(&mut docker(&["kill", "--signal", "KILL", &container.name]));
+    drop(container);
+    // The old version runs as before.
+    let container = customer.start(&first);
+    container.until_healthy();
+    assert_eq!(python(&container, COUNT, &[]), counts([0, 0], 0));
+    assert_eq!(container.get(&format!("/reports/{report}")).0, 200);
+    customer.stop(container);
+
+    // The release after the next asks for the next one first.
+    let said = must_fail(&mut customer.command(&image_of(&last), &[]), 78);
+    assert!(
+        said.contains(&next) && said.contains("nothing was touched"),
+        "{said}"
+    );
+
+    let container = customer.start(&image_of(&next));
+    container.until_healthy();
+    let logs = container.logs();
+    assert!(
+        logs.contains("upgraded from") && logs.contains(&next),
+        "{logs}"
+    );
+    assert_eq!(python(&container, COUNT, &[]), counts([DOCUMENTS, 0], 0));
+    python(&container, ADD, &[]);
+    container.round_trip();
+    customer.stop(container);
+
+    // Regretted: back, without what was written since, and forward again, with it.
+    let said = must_fail(&mut customer.command(&first, &[]), 78);
+    assert!(said.contains("rollback"), "{said}");
+    must(&mut customer.command(&image_of(&next), &["rollback", "--yes"]));
+    let container = customer.start(&first);
+    container.until_healthy();
+    assert_eq!(python(&container, COUNT, &[]), counts([0, 0], 0));
+    customer.stop(container);
+    must(&mut customer.command(&image_of(&next), &["rollback", &next, "--yes"]));
+
+    // Across the release that may not be skipped.
+    let container = customer.start(&image_of(&last));
+    container.until_healthy();
+    assert_eq!(
+        python(&container, COUNT, &[]),
+        counts([DOCUMENTS, DOCUMENTS], 1)
+    );
+    assert_eq!(container.get(&format!("/reports/{report}")).0, 200);
+    container.round_trip();
+    let upload = must(&mut container.exec(&["cat", "/data/backend/upload"]));
+    assert_eq!(upload, "mine");
+    customer.stop(container);
+}
