@@ -4,6 +4,7 @@ RECIPE  ?= examples/reference/tiffin.yaml
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 DIST    ?= dist
 stage   ?= local
+SECONDS ?= 60
 
 TARGET  := x86_64-unknown-linux-gnu
 CARGO_TARGET_DIR ?= target
@@ -13,7 +14,7 @@ BOXFLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-reloc
 BIN     := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build package-docker test test-unit test-e2e test-long lint fmt bench fulldeploy clean
+.PHONY: help setup setup-test build package-docker test test-unit test-e2e test-long fuzz lint fmt bench fulldeploy clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -48,10 +49,15 @@ test-long: setup-test build ## The slow proofs: a storm, the suites of others, u
 	PROPTEST_CASES=100000 cargo test --locked --package entrypoint --bin entrypoint -- supervisord:: machine_tests::
 	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/supervisors/storm
 	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/outside
+	cargo test --locked --package tiffin --test killed --test full --test sparse -- --ignored
 	ci/engine run ci/e2e long_
 	cargo test --locked --package entrypoint --test upgrade -- --ignored
 	ci/engine run ci/e2e-udata
+	ci/fuzz 20
 	$(if $(ROLES),ci/engine run ci/e2e-roles $(ROLES))
+
+fuzz: ## What a fuzzer makes up, for the readers of what comes from outside, SECONDS=60 each
+	ci/fuzz $(SECONDS)
 
 lint: ## Formatting, clippy, shellcheck, Ansible's syntax check
 	ci/lint
@@ -61,7 +67,7 @@ fmt: ## Format the Rust code
 
 bench: build ## Speed and size as ratios against other tools, in one run; DINIT=FOLDER with a built dinit
 	@ci/setup bench
-	ci/bench
+	ci/engine run ci/builder/bench --json $(CARGO_TARGET_DIR)/bench-builder.json
 	ci/supervisors/bench --json $(CARGO_TARGET_DIR)/bench-entrypoint.json $(if $(DINIT),--dinit $(DINIT))
 
 fulldeploy: setup ## Deploy the reference stack with the playbooks; stage=local is this machine
