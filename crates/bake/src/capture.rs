@@ -8,7 +8,7 @@ use std::{
 use contract::{Handler, Kind, Parity, Template, TemplateOptions, Value, Variables};
 use serde::{Deserialize, Serialize};
 
-use crate::{edits, lookups};
+use crate::{edits, lookups, units};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -198,11 +198,7 @@ pub fn wanted_units<'a>(events: impl Iterator<Item = &'a Event>) -> BTreeSet<Str
         };
         let enabled = service.enabled.as_ref().and_then(truth);
         for name in names {
-            let name = if name.contains('.') {
-                name
-            } else {
-                format!("{name}.service")
-            };
+            let name = units::full(&name);
             let on = match (enabled, service.state.as_deref()) {
                 (Some(enabled), _) => enabled,
                 (None, Some("started" | "restarted" | "reloaded")) => true,
@@ -619,8 +615,17 @@ mod tests {
             service("exim4", Some("started"), None),
             service("exim4", Some("stopped"), Some(false)),
             service("nginx.service", Some("reloaded"), None),
+            // A dot is part of a name: this one was taken for a unit of the kind `2-fpm`.
+            service("php8.2-fpm", Some("started"), None),
+            service("sweep.timer", Some("started"), None),
         ];
         let wanted: Vec<String> = wanted_units(events.iter()).into_iter().collect();
-        assert_eq!(wanted, ["nginx.service", "redis.service"]);
+        let named = [
+            "nginx.service",
+            "php8.2-fpm.service",
+            "redis.service",
+            "sweep.timer",
+        ];
+        assert_eq!(wanted, named);
     }
 }

@@ -21,6 +21,30 @@ const UNIT_PATHS: [&str; 4] = [
     "/usr/lib/systemd/system",
 ];
 
+/// Kinds of units, systemd.unit(5).
+const KINDS: [&str; 11] = [
+    ".service",
+    ".socket",
+    ".timer",
+    ".target",
+    ".mount",
+    ".path",
+    ".slice",
+    ".device",
+    ".automount",
+    ".swap",
+    ".scope",
+];
+
+/// A unit's name as tasks give it, with its kind: a service's when they name none.
+pub fn full(name: &str) -> String {
+    if KINDS.iter().any(|kind| name.ends_with(kind)) {
+        name.to_owned()
+    } else {
+        format!("{name}.service")
+    }
+}
+
 /// Prints `UNIT.wants/OTHER`, one a line, after the packages' generators ran as systemd.generator(7)
 /// says. systemd's own are about the machine: its file systems, terminals and boot loader.
 const BROUGHT_ALONG: &str = r#"
