@@ -110,6 +110,9 @@ pub struct Status {
     pub aliases: Vec<String>,
     /// It starts with the box.
     pub enabled: bool,
+    /// A unit that says of itself to be active when it is done.
+    #[serde(default)]
+    pub remains: bool,
 }
 
 pub fn ask(root: &Root, request: &Request) -> Result<Reply> {

@@ -37,6 +37,7 @@ mod supervisord;
 mod support;
 mod sys;
 mod systemctl;
+mod tmpfiles;
 mod top;
 mod units;
 mod upgrade;

@@ -16,7 +16,7 @@ use crate::upgrade::{self, Decision, Upgrade};
 use crate::volume::{self, Lock, State};
 use crate::{
     accounts, backup, ca_bundle, certificates, databases, explain, facts, plan, preflight,
-    render as files, roles, runtime, sys,
+    render as files, roles, runtime, sys, tmpfiles,
 };
 
 pub fn contract(root: &Root) -> Result<Contract> {
@@ -138,6 +138,7 @@ fn run(
     }
     volume::directories(contract, root)?;
     let _place = runtime::prepare(root)?;
+    tmpfiles::make(contract, root)?;
     let mut environment = environment.clone();
     if let Some(path) = runtime::temporary(contract, root)? {
         environment.variables.insert("TMPDIR".to_owned(), path);

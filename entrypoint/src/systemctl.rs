@@ -122,6 +122,7 @@ fn named<'a>(services: &'a [Status], name: &str) -> Vec<&'a Status> {
 fn state(services: &[&Status]) -> (&'static str, &'static str) {
     let of = |service: &&Status| match service.state.as_str() {
         "ready" => (0, "active", "running"),
+        "finished" if service.remains => (0, "active", "exited"),
         "finished" => (1, "inactive", "dead"),
         "waiting" | "starting" => (2, "activating", "start"),
         "backoff" => (3, "activating", "auto-restart"),

@@ -27,7 +27,7 @@ use crate::log::say;
 use crate::root::Root;
 use crate::settings::Environment;
 use crate::supervise::Supervisor;
-use crate::{plan, sys, volume};
+use crate::{plan, sys, tmpfiles, volume};
 
 /// A directory for each unit that was started: `lock`, `log`, `control.sock`, `ended`.
 const PLACE: &str = "/run/tiffin/units";
@@ -269,6 +269,7 @@ fn supervise(name: &str, path: &str) -> Result<Code> {
     }))
     .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     let root = Root::new("/");
+    tmpfiles::make(&contract, &root)?;
     let variables = Variables::default();
     let engine = Engine::new(&contract, &variables);
     let mut environment = Environment::default();

@@ -101,3 +101,36 @@ fn a_pid_file_that_leads_to_memory_can_be_written() {
     fs::write(b.path("/run/nginx.pid"), "7\n").unwrap();
     assert!(b.path("/dev/shm/tiffin/run/nginx.pid").is_file());
 }
+
+#[test]
+fn what_packages_list_for_each_start_is_made() {
+    let mut b = linked();
+    symlink("tiffin/run/pg", b.path("/run/pg")).unwrap();
+    b.file(
+        "/usr/lib/tmpfiles.d/pg.conf",
+        "d /var/run/pg 2775 - - - -\nd /data/no\nd /var/log/pg 1777\nz /run/pg\nd /run/x 0755 nobody-here\n",
+    );
+    b.file("/usr/lib/tmpfiles.d/hidden.conf", "d /run/hidden\n");
+    b.file(
+        "/etc/tmpfiles.d/hidden.conf",
+        "f /run/motd 0600 - - - hello\\n\nL+ /run/link - - - - motd\nr! /run/stale\n",
+    );
+    b.file("/run/stale", "");
+    b.file("/run/link", "a file");
+    b.unit("x.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    let running = b.start();
+    b.wait_status("x ready");
+    let root = fs::read_to_string(b.path("/run/link"));
+    running
+        .stop()
+        .exits(0)
+        .says("not applied: z /run/pg")
+        .says("/run/x is not made: there is no user `nobody-here`");
+    assert_eq!(root.unwrap(), "hello\n");
+    assert_eq!(mode(&b, "/dev/shm/tiffin/run/pg"), 0o2775);
+    assert_eq!(mode(&b, "/var/log/pg"), 0o1777);
+    assert_eq!(mode(&b, "/run/motd"), 0o600);
+    for path in ["/run/hidden", "/run/stale", "/run/x", "/data/no"] {
+        assert!(!b.path(path).exists(), "{path}");
+    }
+}

@@ -83,3 +83,21 @@ fn scripts_find_the_systemctl_and_service_that_they_know() {
     ctl("frobnicate").exits(1).says("Unknown command verb");
     running.stop().exits(0);
 }
+
+#[test]
+fn a_one_shot_that_remains_is_active_when_it_is_done() {
+    let mut b = TestBox::new();
+    for (name, remains) in [("all", "RemainAfterExit=on\n"), ("once", "")] {
+        let text = format!("[Service]\nType=oneshot\n{remains}ExecStart=/bin/true\n");
+        b.unit(&format!("{name}.service"), &text);
+    }
+    b.unit("web.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    let running = b.start();
+    b.wait_status("all finished");
+    b.wait_status("once finished");
+    let ctl = |words: &str| ask(&b, "systemctl", words);
+    assert_eq!(ctl("is-active all").exits(0).out, "active\n");
+    ctl("status all").exits(0).says("active (exited)");
+    assert_eq!(ctl("is-active once").exits(3).out, "inactive\n");
+    running.stop().exits(0);
+}

@@ -1,8 +1,8 @@
-//! A unit with a drop-in, a timer, an environment file, and the command lines that come of them.
+//! A unit with a drop-in, a timer, an environment file, tmpfiles.d, and the command lines that come of them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use services::systemd::{Calendar, environment_file, parse, timer};
+use services::systemd::{Calendar, environment_file, parse, timer, tmpfiles};
 
 fuzz_target!(|text: &str| {
     let (unit, drop_in) = text.split_once("\n---\n").unwrap_or((text, ""));
@@ -19,6 +19,9 @@ fuzz_target!(|text: &str| {
     }
     let _ = timer("app.timer", &[unit, drop_in]);
     let _ = Calendar::parse(text);
+    for tmpfile in tmpfiles(text).value {
+        assert!(tmpfile.path.starts_with('/') && tmpfile.mode <= 0o7777);
+    }
     for (name, _) in environment_file(text) {
         assert!(!name.is_empty() && !name.contains('='));
     }

@@ -161,15 +161,16 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
         .filter(|parent| !parent.is_empty())
 }
 
+fn names(view: &Sandbox, directory: &str) -> std::io::Result<Vec<String>> {
+    let dir = view.open_file(directory)?;
+    fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
 /// Whether everything in a directory is closed to other users by its own mode.
 fn hides_nothing(view: &Sandbox, path: &str) -> bool {
-    let names = || -> std::io::Result<Vec<String>> {
-        let dir = view.open_file(path)?;
-        fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect()
-    };
-    names().is_ok_and(|names| {
+    names(view, path).is_ok_and(|names| {
         names.iter().all(|name| {
             stat(view, &format!("{path}/{name}")).is_some_and(|file| file.mode() & 0o007 == 0)
         })
@@ -195,6 +196,7 @@ impl Surface {
         if let Some(run) = self.directories.get_mut("/run") {
             run.mode = "0775".into();
         }
+        let mut made = tmpfiles(view);
         for unit in units {
             let Some(text) = view.read(&unit.path).ok() else {
                 continue;
@@ -210,16 +212,16 @@ impl Surface {
                 _ => None,
             };
             let sockets = sockets(view, supervisor);
-            let made = service.directories.into_iter().map(|d| d.path);
-            for path in made.chain(pid_file).chain(sockets) {
-                let path = path.strip_prefix("/var").unwrap_or(&path).to_owned();
-                let Some(name) = path.strip_prefix("/run/").and_then(|p| p.split('/').next())
-                else {
-                    continue;
-                };
-                if !name.is_empty() && name != "tiffin" {
-                    self.link(view, &format!("/run/{name}"), &format!("{RUN}/run/{name}"));
-                }
+            made.extend(service.directories.into_iter().map(|d| d.path));
+            made.extend(pid_file.into_iter().chain(sockets));
+        }
+        for path in made {
+            let path = path.strip_prefix("/var").unwrap_or(&path);
+            let Some(name) = path.strip_prefix("/run/").and_then(|p| p.split('/').next()) else {
+                continue;
+            };
+            if !name.is_empty() && name != "tiffin" {
+                self.link(view, &format!("/run/{name}"), &format!("{RUN}/run/{name}"));
             }
         }
     }
@@ -247,6 +249,25 @@ impl Surface {
             }
         }
     }
+}
+
+/// The directories that packages want made at each start, as the start reads them.
+fn tmpfiles(view: &Sandbox) -> Vec<String> {
+    let directories = ["/usr/lib/tmpfiles.d", "/etc/tmpfiles.d"];
+    let paths = directories.into_iter().flat_map(|directory| {
+        let names = names(view, directory).unwrap_or_default();
+        let wanted = names
+            .into_iter()
+            .filter(|name| services::systemd::is_packages(name));
+        wanted.map(move |name| format!("{directory}/{name}"))
+    });
+    let texts = paths.filter_map(|path| view.read(&path).ok());
+    let listed =
+        texts.flat_map(|text| services::systemd::tmpfiles(&String::from_utf8_lossy(&text)).value);
+    listed
+        .filter(|listed| listed.what == services::systemd::Wanted::Directory)
+        .map(|listed| listed.path)
+        .collect()
 }
 
 /// Where supervisorctl is answered.

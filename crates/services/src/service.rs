@@ -39,6 +39,8 @@ pub struct Service {
     pub start_timeout: Option<Duration>,
     /// `WatchdogSec=`: while it is ready it says `WATCHDOG=1` at least this often.
     pub watchdog: Option<Duration>,
+    /// A one-shot that is done counts as active to whom systemctl tells so (RemainAfterExit=).
+    pub remains: bool,
     pub order: Order,
     /// Set when supervisord's configuration describes it.
     pub program: Option<Box<Program>>,

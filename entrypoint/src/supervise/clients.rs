@@ -277,6 +277,7 @@ impl Supervisor<'_> {
                     description: slot.planned.service.description.clone(),
                     aliases: slot.planned.service.aliases.clone(),
                     enabled: wanted,
+                    remains: slot.planned.service.remains,
                     ready: state.is_up(),
                     since: rfc3339(
                         now.checked_sub(slot.machine.since().elapsed())

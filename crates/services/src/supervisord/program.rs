@@ -461,6 +461,7 @@ impl Reader<'_> {
             start_timeout: Some(Duration::from_secs(90)),
             privileges: crate::Privileges::default(),
             watchdog: None,
+            remains: false,
             order: Order::default(),
             program: Some(Box::new(program)),
         })

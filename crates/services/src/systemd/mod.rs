@@ -1,4 +1,5 @@
-//! systemd units: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.kill(5).
+//! systemd units: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.kill(5); and
+//! tmpfiles.d(5).
 
 mod calendar;
 mod capabilities;
@@ -7,6 +8,7 @@ mod keys;
 mod lines;
 mod time;
 mod timer;
+mod tmpfiles;
 mod unit;
 mod words;
 
@@ -14,4 +16,5 @@ pub use calendar::Calendar;
 pub use capabilities::capabilities;
 pub use environment::environment_file;
 pub use timer::{Timer, timer};
+pub use tmpfiles::{Tmpfile, Wanted, is_packages, tmpfiles};
 pub use unit::parse;

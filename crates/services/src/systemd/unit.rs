@@ -129,6 +129,7 @@ impl<'a> Reader<'a> {
                 },
                 start_timeout: None,
                 watchdog: None,
+                remains: false,
                 order: Order::default(),
                 program: None,
             },
@@ -393,7 +394,11 @@ impl<'a> Reader<'a> {
                 None => self.unreadable(key, value, "yes or no"),
             },
             "CapabilityBoundingSet" | "AmbientCapabilities" => self.capabilities(key, value),
-            "RemainAfterExit" | "RuntimeDirectoryPreserve" => {}
+            "RemainAfterExit" => match boolean(value) {
+                Some(yes) => self.service.remains = yes,
+                None => self.unreadable(key, value, "yes or no"),
+            },
+            "RuntimeDirectoryPreserve" => {}
             _ => self.other(key),
         }
         Ok(())

@@ -1,37 +1,56 @@
 //! Splitting of values into words, with systemd's quotes and C escapes.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 /// Words of a value; quotes are removed and escapes decoded. `Err` names an unclosed quote.
 pub(super) fn split(value: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut chars = value.chars().peekable();
-    loop {
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-        if chars.peek().is_none() {
-            return Ok(words);
-        }
-        let mut word = String::new();
-        let mut quote = None;
-        loop {
-            let Some(c) = chars.next() else {
-                if let Some(quote) = quote {
-                    return Err(format!("the quote {quote} is not closed in: {value}"));
-                }
-                break;
-            };
-            match c {
-                '\\' => escape(&mut chars, &mut word),
-                c if quote == Some(c) => quote = None,
-                '"' | '\'' if quote.is_none() => quote = Some(c),
-                c if quote.is_none() && c.is_ascii_whitespace() => break,
-                c => word.push(c),
-            }
-        }
+    while let Some(word) = next(&mut chars).map_err(|reason| format!("{reason} in: {value}"))? {
         words.push(word);
+    }
+    Ok(words)
+}
+
+/// The next of them.
+pub(super) fn next(chars: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
+    while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+    if chars.peek().is_none() {
+        return Ok(None);
+    }
+    let mut word = String::new();
+    let mut quote = None;
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => escape(chars, &mut word),
+            c if quote == Some(c) => quote = None,
+            '"' | '\'' if quote.is_none() => quote = Some(c),
+            c if quote.is_none() && c.is_ascii_whitespace() => return Ok(Some(word)),
+            c => word.push(c),
+        }
+    }
+    match quote {
+        Some(quote) => Err(format!("the quote {quote} is not closed")),
+        None => Ok(Some(word)),
     }
 }
 
+/// What is left, as one text.
+pub(super) fn rest(chars: &mut Peekable<Chars<'_>>) -> String {
+    let mut text = String::new();
+    while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => escape(chars, &mut text),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// Unknown escapes are kept as written, as systemd does where it is lenient.
-fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut String) {
+fn escape(chars: &mut Peekable<Chars<'_>>, word: &mut String) {
     let Some(c) = chars.next() else {
         word.push('\\');
         return;

@@ -225,6 +225,26 @@ impl Drop for Container {
     }
 }
 
+/// An image that a test gave to the engine, and takes away again.
+pub struct Loaded {
+    pub image: String,
+}
+
+impl Loaded {
+    pub fn new(archive: &Path, image: &str) -> Loaded {
+        let image = image.to_owned();
+        let loaded = Loaded { image };
+        must(docker(&["load", "--quiet", "--input"]).arg(archive));
+        loaded
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let _ = docker(&["image", "rm", "-f", &self.image]).output();
+    }
+}
+
 pub struct Volume {
     pub name: String,
 }

@@ -295,14 +295,13 @@ fn what_must_be_a_real_file_is_one_and_says_what_it_needs() {
     assert!(said.contains("/etc/reel: no template writes it"), "{said}");
     recipe("/etc/real");
     must(&mut small.build());
-    let tag = Tag(unique("links"));
-    must(docker(&["load", "-q", "-i"]).arg(small.dist().join("links-v1.tar")));
-    must(&mut docker(&["tag", "test/links:v1", &tag.0]));
-    must(&mut docker(&["rmi", "test/links:v1"]));
+    let loaded = Loaded::new(&small.dist().join("links-v1.tar"), "test/links:v1");
 
     let run = |flags: &[&str], line: &str| {
         let mut command = docker(&["run", "--rm", "-e", "COLOR=red"]);
-        command.args(flags).args([tag.0.as_str(), "sh", "-c", line]);
+        command
+            .args(flags)
+            .args([loaded.image.as_str(), "sh", "-c", line]);
         command
     };
     let files = "/etc/linked /etc/real /etc/cron.d/real /usr/local/bin/run /etc/constant";
@@ -325,13 +324,4 @@ fn what_must_be_a_real_file_is_one_and_says_what_it_needs() {
         said.contains("hint: this file can only be changed in a writable root: run without --read-only, or leave COLOR alone"),
         "{said}"
     );
-}
-
-/// An image's name, removed with its test.
-struct Tag(String);
-
-impl Drop for Tag {
-    fn drop(&mut self) {
-        let _ = docker(&["rmi", "-f", &self.0]).output();
-    }
 }

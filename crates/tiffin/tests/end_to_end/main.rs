@@ -17,6 +17,7 @@ mod lookups;
 mod machine;
 mod manifest;
 mod operator;
+mod packaged;
 mod progress;
 mod reads;
 mod roles;

@@ -209,6 +209,9 @@ fn a_container_without_privileges_builds_where_the_engine_lets_it() {
         &at.join("base.tar").display().to_string(),
         &image,
     ]));
+    let loaded = Loaded {
+        image: image.clone(),
+    };
     let run = |flags: &[&str], dist: &str| {
         let mut command = docker(&["run", "--rm"]);
         command.args(flags);
@@ -243,7 +246,7 @@ fn a_container_without_privileges_builds_where_the_engine_lets_it() {
     let masked = must_fail(&mut run(&allowed[..2], "none"), 1);
     must(&mut run(&allowed, "in-container"));
     let same = sum(at.join("in-container/small-v1.tar")) == of_root(at);
-    must(&mut docker(&["image", "rm", "-f", &image]));
+    drop(loaded);
     assert!(same, "other bytes than root's");
     for (said, why) in [
         (refused, "this container may not make user namespaces"),

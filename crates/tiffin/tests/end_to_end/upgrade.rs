@@ -31,7 +31,7 @@ fn migration(field: &str, and_then: &str) -> String {
 /// A copy of the stack's sources in which releases are made; their images end with it.
 struct Releases {
     dir: tempfile::TempDir,
-    images: Vec<String>,
+    images: Vec<Loaded>,
     store: String,
 }
 
@@ -80,18 +80,10 @@ impl Releases {
         build.args(["build", "--version", &version, "--file"]);
         must(build.arg(self.recipe()).arg("--output").arg(&dist));
         let archive = dist.join(format!("backend-{version}.tar"));
-        must(docker(&["load", "--input"]).arg(&archive));
-        self.images.push(format!("acme/backend:{version}"));
+        let image = format!("acme/backend:{version}");
+        self.images.push(Loaded::new(&archive, &image));
         fs::remove_file(archive).unwrap();
         version
-    }
-}
-
-impl Drop for Releases {
-    fn drop(&mut self) {
-        for image in &self.images {
-            let _ = docker(&["image", "rm", "-f", image]).output();
-        }
     }
 }
 
