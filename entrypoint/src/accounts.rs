@@ -13,6 +13,24 @@ pub struct User {
     pub shell: String,
 }
 
+impl User {
+    /// That of a program which runs for a service and is none itself.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        [
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            ),
+            ("LANG", "C.UTF-8"),
+            ("HOME", &self.home),
+            ("USER", &self.name),
+            ("LOGNAME", &self.name),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     name: String,

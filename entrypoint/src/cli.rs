@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::backup;
 use crate::control::Question;
 use crate::exit::{Code, Failure, Result};
+use crate::moving;
 use crate::settings::reference::Format;
 use crate::start::Shown;
 use crate::upgrade::rollback::Wanted;
@@ -67,6 +68,7 @@ pub enum Verb {
     /// `backup verify FILE`
     VerifyBackup(String),
     Restore(backup::RestoreOptions),
+    Move(moving::Options),
     /// Not for people: one readiness check, see `supervise::probe`.
     Probe(Vec<String>),
     /// Anything else is a command to run with the configuration rendered.
@@ -105,6 +107,8 @@ docker exec BOX tiffin backup > FILE all that the volumes hold, taken while the 
                                      -o FILE into the container, --progress
 docker run --rm -i IMAGE backup verify - < FILE  whether an archive is whole, and what it holds
 docker run --rm -i -v VOLUME:/data IMAGE restore - < FILE  into a new volume; --overwrite
+docker run --rm -i -v VOLUME:/data IMAGE move - < FILE  databases to the servers that FILE's
+                                     settings name; --check, --overwrite, --copy-only
 docker exec BOX tiffin health        0 when all services are ready; --live, --ready, --started
 ";
 
@@ -142,6 +146,22 @@ fn restore_options(words: &[&str]) -> Option<Verb> {
         overwrite,
         progress,
     }))
+}
+
+fn move_options(words: &[&str]) -> Option<Verb> {
+    let mut options = moving::Options::default();
+    for word in words {
+        match *word {
+            "--check" => options.check = true,
+            "--overwrite" => options.overwrite = true,
+            "--copy-only" => options.copy_only = true,
+            name if options.file.is_empty() && (name == "-" || !name.starts_with('-')) => {
+                options.file = name.to_owned();
+            }
+            _ => return None,
+        }
+    }
+    (!options.file.is_empty()).then_some(Verb::Move(options))
 }
 
 /// `--root DIR` before the verb is for tests: the box's files are looked for below DIR.
@@ -189,6 +209,7 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("backup", ["--scheduled"]) => Verb::ScheduledBackup,
         ("backup", rest) => backup_options(rest).ok_or_else(usage)?,
         ("restore", rest) => restore_options(rest).ok_or_else(usage)?,
+        ("move", rest) => move_options(rest).ok_or_else(usage)?,
         ("check", []) => Verb::Check,
         ("render", rest) => {
             let mut shown = Shown::default();

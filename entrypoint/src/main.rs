@@ -20,6 +20,7 @@ mod init;
 mod jobs;
 mod log;
 mod manifest;
+mod moving;
 mod page;
 mod plan;
 mod preflight;
@@ -154,6 +155,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::ScheduledBackup => backup::schedule::run(&contract()?, &root, environment),
         Verb::VerifyBackup(file) => backup::verify(&file),
         Verb::Restore(options) => backup::restore(&contract()?, &root, environment, &options),
+        Verb::Move(options) => moving::run(&contract()?, &root, environment, &options),
         Verb::Probe(words) => Ok(supervise::probe::run(&words)),
     }
 }

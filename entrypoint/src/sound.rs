@@ -79,14 +79,13 @@ pub fn check(contract: &Contract) -> Result<(), String> {
         return Err(format!("`{}` is no version", wrong.escape_debug()));
     }
     for (name, service) in &contract.services {
-        if service
-            .freeze
-            .first()
-            .is_some_and(|word| !word.starts_with('/'))
-        {
-            return Err(format!(
-                "the freeze command of the service `{name}` is no absolute path"
-            ));
+        let moves = service.r#move.iter().map(|m| ("move", &m.command));
+        for (what, words) in [("freeze", &service.freeze)].into_iter().chain(moves) {
+            if words.first().is_some_and(|word| !word.starts_with('/')) {
+                return Err(format!(
+                    "the {what} command of the service `{name}` is no absolute path"
+                ));
+            }
         }
     }
     for path in &contract.backup.exclude {

@@ -289,7 +289,8 @@ fn expressions(recipe: &Recipe) -> Vec<String> {
     for service in recipe.services.values() {
         out.extend(service.when.iter().map(|when| format!("{{{{ {when} }}}}")));
         let commands = service.data.iter().chain(&service.check_data);
-        let texts = commands.chain(&service.done);
+        let moves = service.r#move.iter().flat_map(contract::Move::texts);
+        let texts = commands.chain(&service.done).chain(moves);
         out.extend(texts.filter(|text| text.contains("{{")).cloned());
         if let Some(ready) = &service.ready {
             out.extend(ready.texts().map(str::to_owned));

@@ -447,6 +447,10 @@ pub struct ServiceOverride {
     /// What the machine must have for it, while [`ServiceOverride::when`] holds.
     #[serde(skip_serializing_if = "Needs::is_nothing")]
     pub needs: Needs,
+    /// How the data gets to a server of the operator's own, with which
+    /// [`ServiceOverride::when`] does not hold any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#move: Option<Move>,
     /// A command, as words with Jinja expressions, that refuses data which the service cannot
     /// open. It runs before anything is written, as the service's user.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -464,6 +468,24 @@ pub struct ServiceOverride {
     /// No program that it executes gains any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_new_privileges: Option<bool>,
+}
+
+/// A command that copies a database to another server, and says whether the copy is whole. All
+/// texts may hold Jinja expressions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Move {
+    /// Words, with the settings as they are; `check`, `copy` or `verify` follows.
+    pub command: Vec<String>,
+    /// One line for its standard input, with the settings as they will be: where to, with the
+    /// password.
+    pub to: String,
+}
+
+impl Move {
+    pub fn texts(&self) -> impl Iterator<Item = &String> {
+        self.command.iter().chain([&self.to])
+    }
 }
 
 /// What the machine must have. Of the box and of its services memory and disk add up; of

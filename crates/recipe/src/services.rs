@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Ready, ServiceOverride};
+use contract::{Move, Ready, ServiceOverride};
 
 use crate::error::{Problem, Result};
 use crate::field::{Field, Table};
@@ -37,6 +37,7 @@ pub(crate) fn services(
             "needs",
             "check_data",
             "freeze",
+            "move",
             "done",
             "capability_bounding_set",
             "ambient_capabilities",
@@ -66,11 +67,7 @@ pub(crate) fn services(
             .hint("add `once: true`"));
         }
         if let Some(freeze) = table.get("freeze") {
-            let words = freeze.list()?;
-            match words.first() {
-                Some(program) => drop(program.absolute()?),
-                None => return Err(freeze.must("a list of the program and its arguments")),
-            }
+            program(&freeze)?;
             if table.get("data").is_none() {
                 return Err(Problem::new(format!(
                     "{} at line {} says nothing of which data is frozen",
@@ -99,6 +96,10 @@ pub(crate) fn services(
                 .unwrap_or_default(),
             check_data: table.texts("check_data")?,
             freeze: table.texts("freeze")?,
+            r#move: match table.get("move") {
+                Some(field) => Some(relocation(field, &table)?),
+                None => None,
+            },
             done: table.text("done")?,
             ..privileges(&table)?
         };
@@ -112,6 +113,43 @@ pub(crate) fn services(
         services.insert(key.name.clone(), service);
     }
     Ok(services)
+}
+
+/// A list of a program, by its path, and its arguments.
+fn program(field: &Field) -> Result<()> {
+    match field.list()?.first() {
+        Some(program) => program.absolute().map(drop),
+        None => Err(field.must("a list of the program and its arguments")),
+    }
+}
+
+/// `move`: it is for data of a service that other settings leave out.
+fn relocation(field: Field, service: &Table) -> Result<Move> {
+    let (place, line) = (field.place.clone(), field.line);
+    let lacks =
+        |key: &str| Problem::new(format!("{} at line {line} has no `{key}`", quote(&place)));
+    for (key, what) in [
+        ("data", "the directories of the database"),
+        (
+            "when",
+            "the condition under which the box has the database itself",
+        ),
+    ] {
+        if service.get(key).is_none() {
+            return Err(lacks(key).hint(format!("add `{key}:` to the service: {what}")));
+        }
+    }
+    let table = field.table(&["command", "to"])?;
+    let command = table.get("command").ok_or_else(|| {
+        lacks("command").hint("name the program that copies the data, with its arguments")
+    })?;
+    program(&command)?;
+    Ok(Move {
+        command: table.texts("command")?,
+        to: table
+            .text("to")?
+            .ok_or_else(|| lacks("to").hint("say where to: \"{{ database_url }}\""))?,
+    })
 }
 
 /// What a service or a job may not do, alone.

@@ -22,7 +22,6 @@ const FREEZE: Duration = Duration::from_secs(180);
 const THAW: Duration = Duration::from_secs(60);
 /// More than this is no line.
 const LINE: usize = 4096;
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub struct Command<'a> {
     pub service: &'a str,
@@ -70,18 +69,10 @@ fn start(root: &Root, command: &Command<'_>) -> io::Result<Frozen> {
     let (input, hold) = pipe()?;
     let (out, output) = pipe()?;
     let errors = io::stderr().as_fd().try_clone_to_owned()?;
-    let user = &command.credentials.user;
-    let environment = [
-        ("PATH", PATH),
-        ("HOME", &user.home),
-        ("USER", &user.name),
-        ("LOGNAME", &user.name),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let pid = sys::spawn(&mut sys::Setup {
         argv: command.words,
         argv0: None,
-        environment: &environment,
+        environment: &command.credentials.user.environment(),
         directory: Some(root.path("/")),
         credentials: &command.credentials,
         umask: 0o077,

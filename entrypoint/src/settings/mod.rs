@@ -4,7 +4,7 @@
 //! first volume, values kept on it, generated ones, the playbook's own default (which is
 //! not a value here: the templates have it already).
 
-mod env_file;
+pub mod env_file;
 mod nearest;
 pub mod origin;
 pub mod reference;
@@ -18,7 +18,7 @@ mod zones;
 pub use nearest::nearest;
 pub use report::{Problem, report};
 pub use resolve::{Resolved, resolve};
-pub use sources::{Given, Sources};
+pub use sources::{Given, Sources, env_file_path};
 pub use values::{MASK, is_secret, text_of};
 
 use std::collections::BTreeMap;

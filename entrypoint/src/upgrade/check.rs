@@ -18,7 +18,6 @@ use crate::settings::{Environment, Resolved};
 use crate::start;
 use crate::sys;
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of its output that are shown.
 const SHOWN: u64 = 4096;
@@ -79,19 +78,10 @@ fn run(
     service: &services::Service,
 ) -> std::io::Result<(bool, String)> {
     let output = rustix::fs::memfd_create(c"check", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let environment: Vec<(String, String)> = [
-        ("PATH", PATH),
-        ("LANG", "C.UTF-8"),
-        ("HOME", &who.user.home),
-        ("USER", &who.user.name),
-        ("LOGNAME", &who.user.name),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
     let pid = sys::spawn(&mut sys::Setup {
         argv: words,
         argv0: None,
-        environment: &environment,
+        environment: &who.user.environment(),
         directory: Some("/".into()),
         credentials: who,
         umask: 0o077,
