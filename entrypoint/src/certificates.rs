@@ -195,11 +195,7 @@ pub fn settle(
             (true, (Some(public), Some(private))) => {
                 one.check(&public, &private, &names, resolved, problems);
             }
-            (true, (None, None)) => {
-                if let Some(directory) = directory {
-                    one.own(root, directory, names, resolved, problems);
-                }
-            }
+            (true, (None, None)) => one.own(root, directory, names, resolved, problems),
             (true, (public, _)) => {
                 let (missing, other) = match public {
                     Some(_) => (&certificate.key, &certificate.certificate),
@@ -288,7 +284,7 @@ impl One<'_> {
     fn own(
         &self,
         root: &Root,
-        directory: &str,
+        directory: Option<&str>,
         mut names: Vec<String>,
         resolved: &mut Resolved,
         problems: &mut Vec<Problem>,
@@ -299,8 +295,9 @@ impl One<'_> {
             }
         }
         let now = unix_time();
-        let path = file(directory, self.name);
-        let kept = match root.read(&path) {
+        let path = directory.map(|directory| file(directory, self.name));
+        let path = path.unwrap_or_default();
+        let kept = match directory.map_or(Ok(None), |_| root.read(&path)) {
             Ok(kept) => kept,
             Err(failure) => {
                 problems.push(Problem::new(&self.certificate.certificate, failure.message));

@@ -124,6 +124,15 @@ pub fn ask_at(root: &Root, socket: &str, request: &Request) -> Result<Reply> {
     Ok(begin(root, socket, request)?.0)
 }
 
+/// `status --json`: the services, and the certificates that they use.
+pub fn report(root: &Root, services: &[Status]) -> Result<serde_json::Value> {
+    let certificates = match ask(root, &Request::Certificates)? {
+        Reply::Certificates(all) => all,
+        _ => Vec::new(),
+    };
+    Ok(serde_json::json!({"services": services, "certificates": certificates}))
+}
+
 /// Follows the logs: hands them on until the box ends or nobody takes them any more.
 pub fn follow(root: &Root, name: Option<String>, out: &mut dyn Write) -> Result<Reply> {
     let request = Request::Logs { name, follow: true };

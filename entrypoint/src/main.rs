@@ -169,7 +169,9 @@ fn ask(root: &Root, request: &Request, json: bool) -> Result<Code> {
                 .map(|line| format!("{line}\n"))
                 .collect::<String>(),
         ),
-        Reply::Services(services) if json => print(&format!("{:#}\n", serde_json::json!(services))),
+        Reply::Services(services) if json => {
+            print(&format!("{:#}\n", control::report(root, &services)?))
+        }
         Reply::Certificates(all) if json => print(&format!("{:#}\n", serde_json::json!(all))),
         Reply::Certificates(all) => {
             let lines = all.iter().map(|one| {

@@ -48,6 +48,24 @@ fn certificate(b: &TestBox, name: &str, issuer: Option<&str>, days: u32, names: 
     ));
 }
 
+/// The same, self-signed, with an end that is only seconds away from a round number of days.
+fn ending(b: &TestBox, name: &str, days: u64, seconds: u64) {
+    certificate(b, name, None, 1, "DNS:localhost,IP:127.0.0.1,IP:::1");
+    let config = "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nnew_certs_dir=.\nserial=serial\ndefault_md=sha256\n\
+                  unique_subject=no\npolicy=p\n[p]\ncommonName=supplied\n";
+    b.file("/given/ca.cnf", config).file("/given/index", "");
+    b.file("/given/serial", "01\n");
+    let end = format!("now + {days} days + {seconds} seconds");
+    let line = format!(
+        "openssl ca -batch -config ca.cnf -selfsign -keyfile {name}.key -in {name}.csr -out {name}.pem -notext \
+         -startdate 20200101000000Z -enddate $(date -u -d '{end}' +%Y%m%d%H%M%SZ) -extfile extensions"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]).current_dir(b.path("/given"));
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+}
+
 fn given(b: &TestBox, name: &str) -> String {
     fs::read_to_string(b.path(&format!("/given/{name}"))).unwrap()
 }
@@ -468,6 +486,25 @@ fn a_link_that_is_exchanged_is_a_renewal() {
     assert_eq!(text(&b, "/web.log").matches("start").count(), 1);
 }
 
+fn metrics(b: &TestBox) -> String {
+    let log = b.run(&["logs", "tiffin"]).out;
+    let address = log.split("http://").nth(1).unwrap().lines().next().unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut figures = String::new();
+    stream.read_to_string(&mut figures).unwrap();
+    figures
+}
+
+/// When the certificate ends, in Unix time.
+fn ends(figures: &str, name: &str) -> i64 {
+    let start = format!("tiffin_certificate_not_after_seconds{{certificate=\"{name}\"}} ");
+    let line = figures.lines().find_map(|line| line.strip_prefix(&start));
+    line.unwrap_or_else(|| panic!("{figures}")).parse().unwrap()
+}
+
 #[test]
 fn the_end_is_told_in_status_figures_log_and_preflight() {
     let mut b = a_box();
@@ -484,24 +521,7 @@ fn the_end_is_told_in_status_figures_log_and_preflight() {
     b.run(&["preflight"])
         .says("certificate web")
         .says("-> renew it in time");
-    let log = b.run(&["logs", "tiffin"]).out;
-    let address = log.split("http://").nth(1).unwrap().lines().next().unwrap();
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
-    let mut figures = String::new();
-    stream.read_to_string(&mut figures).unwrap();
-    let line = figures.lines().find(|line| {
-        line.starts_with("tiffin_certificate_not_after_seconds{certificate=\"web\"} ")
-    });
-    let end: i64 = line
-        .unwrap_or_else(|| panic!("{figures}"))
-        .rsplit(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let end = ends(&metrics(&b), "web");
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
@@ -515,6 +535,132 @@ fn the_end_is_told_in_status_figures_log_and_preflight() {
         .exits(0)
         .says("preflight: certificate web: portal.example, until");
     ended.says("CERT: it is not for www.portal.example");
+}
+
+/// Certificates that reach these many days before their end within seconds, by name.
+fn with_ends(b: &mut TestBox, stages: &[(&str, u64)]) {
+    for (name, _) in stages {
+        let upper = name.to_uppercase();
+        for (what, kind, end) in [("cert", "certificate", "pem"), ("key", "key", "key")] {
+            let variable = format!("{name}_{what}");
+            let setting = variable.to_uppercase();
+            b.put("variables", &variable, json!(""));
+            b.put(
+                "settings",
+                &setting,
+                json!({"variable": variable, "type": kind}),
+            );
+            let path = b.path(&format!("/given/{name}.{end}"));
+            b.env(&format!("{setting}_FILE"), path.to_str().unwrap());
+        }
+        b.put(
+            "certificates",
+            name,
+            json!({"certificate": format!("{upper}_CERT"), "key": format!("{upper}_KEY")}),
+        );
+    }
+    for (name, days) in stages {
+        ending(b, name, *days, 8);
+    }
+}
+
+/// Waits until the box has said all this: whatever happens beside the files makes it look at
+/// its clock.
+fn until_told(b: &TestBox, expected: &[&str]) {
+    wait("the ends to be told", || {
+        b.file("/given/beside", "");
+        let said = b.run(&["logs", "tiffin"]).out;
+        let all = expected.iter().all(|text| said.contains(text));
+        all.then_some(())
+    });
+}
+
+#[test]
+fn as_time_goes_on_each_end_is_told() {
+    let mut b = a_box();
+    b.environment.clear();
+    b.env("TIFFIN_HTTP", "127.0.0.1:0");
+    let stages = [
+        ("month", 30),
+        ("fortnight", 14),
+        ("week", 7),
+        ("day", 1),
+        ("over", 0),
+    ];
+    with_ends(&mut b, &stages);
+    let running = b.start().until(&b, "web ready");
+    let left = |name: &str| {
+        let told: Value = serde_json::from_str(&b.run(&["status", "--json"]).out).unwrap();
+        let all = told["certificates"].as_array().unwrap().clone();
+        let found = all.iter().find(|one| one["name"] == name);
+        found.unwrap_or_else(|| panic!("{told}"))["left"]
+            .as_i64()
+            .unwrap()
+    };
+    let said = b.run(&["logs", "tiffin"]).out;
+    assert!(
+        !said.contains("has ended") && !said.contains("ends in"),
+        "{said}"
+    );
+    let expected = [
+        "the certificate month ends in ",
+        "the certificate fortnight ends in ",
+        "the certificate week ends in ",
+        "the certificate day ends in ",
+        "the certificate over has ended: clients refuse it",
+    ];
+    until_told(&b, &expected);
+    assert!(left("over") <= 0 && left("day") > 80_000, "{}", left("day"));
+    b.run(&["status"])
+        .says("certificate over: localhost, 127.0.0.1, ::1, until 20")
+        .says("(it has ended), self-signed");
+    let figures = metrics(&b);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = i64::try_from(now.unwrap().as_secs()).unwrap();
+    for (name, days) in stages {
+        let late = ends(&figures, name) - now - i64::try_from(days).unwrap() * 86_400;
+        assert!((-60..=0).contains(&late), "{name}: {late}");
+    }
+    let ended = running.stop();
+    ended.exits(0);
+    for text in expected {
+        assert_eq!(ended.err.matches(text).count(), 1, "{text}: {}", ended.err);
+    }
+    // It does not start with it again; that very second still counts.
+    wait("its end", || {
+        (b.run(&["check"]).code == Some(78)).then_some(())
+    });
+    b.run(&["check"]).says("OVER_CERT: it ended on 20");
+}
+
+#[test]
+fn what_the_box_made_is_made_anew_while_it_runs() {
+    let mut b = a_box();
+    with_ends(&mut b, &[("month", 30)]);
+    ending(&b, "own", 30, 8);
+    let own = given(&b, "own.key") + &given(&b, "own.pem");
+    b.file("/data/.tiffin/certificate-web.pem", &own);
+    let running = b.start().until(&b, "web ready");
+    let first = text(&b, CERT);
+    assert!(own.contains(first.trim()), "{first}");
+    until_told(&b, &["certificates are renewed"]);
+    wait("the server to read it", || {
+        text(&b, "/web.log").contains("hup").then_some(())
+    });
+    let made = text(&b, CERT);
+    assert!(
+        made != first && made.contains("BEGIN CERTIFICATE"),
+        "{made}"
+    );
+    let all = certificates(&b);
+    let web = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["name"] == "web");
+    assert!(web.unwrap()["left"].as_i64() > Some(800 * 86_400), "{all}");
+    running.stop().exits(0);
+    assert_eq!(text(&b, "/web.log").matches("start").count(), 1);
 }
 
 #[test]

@@ -233,7 +233,7 @@ fn metrics_are_what_prometheus_reads_and_true() {
     let status = o.b.run(&["status", "--json"]).exits(0).out.clone();
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let of = |name: &str| {
-        let all = status.as_array().unwrap();
+        let all = status["services"].as_array().unwrap();
         all.iter().find(|s| s["name"] == name).unwrap()
     };
     assert!(of("use")["memory"].as_u64().unwrap() > 64 << 20);

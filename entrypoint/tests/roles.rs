@@ -216,6 +216,65 @@ fn a_manifest_has_a_service_for_each_role() {
 }
 
 #[test]
+fn boxes_that_serve_https_are_given_one_certificate() {
+    let with_https = |mut b: TestBox| {
+        for (name, kind) in [("CERT", "certificate"), ("CERT_KEY", "key")] {
+            let variable = name.to_lowercase();
+            b.put("variables", &variable, json!(""));
+            b.put(
+                "settings",
+                name,
+                json!({"variable": variable, "type": kind}),
+            );
+        }
+        b.put(
+            "certificates",
+            "web",
+            json!({"certificate": "CERT", "key": "CERT_KEY"}),
+        );
+        let root = b.dir.path().to_str().unwrap().to_owned();
+        b.template(
+            &format!("{root}/etc/web.env"),
+            "KEY={{ session_key }}\nCERT={{ cert | hash }}{{ cert_key | hash }}\n",
+        );
+        b
+    };
+    // A pair that each box makes for itself would be another one with each request.
+    let mut b = with_https(stack());
+    b.env("DB_HOST", "db.test");
+    for platform in ["swarm", "kubernetes"] {
+        let text = b.run(&["manifest", platform, "--scale", "web=3"]);
+        text.exits(0);
+        for name in ["CERT", "CERT_KEY", "SESSION_KEY"] {
+            assert!(text.out.contains(name), "{platform}, {name}: {}", text.out);
+        }
+        if platform == "swarm" {
+            let read: serde_json::Value = serde_yaml::from_str(&text.out).unwrap();
+            let web = &read["services"]["test-web"]["secrets"];
+            assert_eq!(*web, json!(["CERT", "CERT_KEY", "SESSION_KEY"]));
+            assert_eq!(read["secrets"]["CERT_KEY"]["name"], "test-CERT_KEY");
+        }
+    }
+    let b = with_https(elsewhere("web"));
+    b.run(&["start"])
+        .exits(78)
+        .says("CERT: it is generated where one box runs all services")
+        .says("CERT_KEY: it is generated");
+    // Who serves nothing needs none.
+    let b = with_https(elsewhere("worker"));
+    b.file("/migrated", "by another box\n");
+    b.start().until(&b, "worker ready").stop().exits(0);
+    // One box has nobody to agree with.
+    let b = with_https(stack());
+    let alone = b.run(&["manifest", "swarm"]);
+    assert!(
+        !alone.exits(0).out.contains("name: test-CERT"),
+        "{}",
+        alone.out
+    );
+}
+
+#[test]
 fn what_a_scaled_manifest_lacks_stays_open() {
     let b = stack();
     let swarm = b.run(&["manifest", "swarm", "--scale", "worker=0"]);

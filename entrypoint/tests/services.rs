@@ -401,7 +401,7 @@ fn a_service_cannot_take_another_ones_process_for_its_own() {
     b.wait_status("victim ready");
     let status = b.run(&["status", "--json"]).out;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let services = status.as_array().unwrap();
+    let services = status["services"].as_array().unwrap();
     let found = services.iter().find(|s| s["name"] == "victim").unwrap();
     assert_eq!(found["pid"].to_string(), victim.trim());
     assert_eq!(found["restarts"], 0);

@@ -211,7 +211,7 @@ fn it_shows_how_the_box_is_and_no_markup_of_others() {
     let status: Value = serde_json::from_str(&page.seen("/status").body).unwrap();
     let same: Value = serde_json::from_str(&page.b.run(&["status", "--json"]).out).unwrap();
     let names = |value: &Value| -> Vec<String> {
-        value
+        value["services"]
             .as_array()
             .unwrap()
             .iter()

@@ -183,7 +183,7 @@ fn a_bundle_says_how_the_box_is() {
         assert_eq!(part(&index, name).get("problem"), None, "{index:#}");
     }
     let status: Value = serde_json::from_str(&files["status.json"]).unwrap();
-    assert_eq!(status[0]["name"], "app");
+    assert_eq!(status["services"][0]["name"], "app");
     let settings: Value = serde_json::from_str(&files["settings.json"]).unwrap();
     assert_eq!(settings[0]["value"], "4711");
     assert!(files["logs/services.txt"].contains("app | working"));

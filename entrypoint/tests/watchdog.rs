@@ -43,9 +43,10 @@ fn a_service_that_hangs_is_aborted_and_restarted_and_one_that_lives_is_not() {
     b.wait_for("/lived");
     let status = b.run(&["status", "--json"]).out;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status[0]["state"], "ready");
-    assert_eq!(status[0]["restarts"], 1);
-    assert_eq!(status[0]["last_end"], "was killed by SIGABRT");
+    let status = &status["services"][0];
+    assert_eq!(status["state"], "ready");
+    assert_eq!(status["restarts"], 1);
+    assert_eq!(status["last_end"], "was killed by SIGABRT");
     running
         .stop()
         .exits(0)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::facts;
 use super::html::escape;
 use super::serve::{About, Answer, History};
-use crate::control::{Status, short_bytes, short_time};
+use crate::control::{self, Status, short_bytes, short_time};
 use crate::preflight::Level;
 use crate::settings::origin;
 use crate::start;
@@ -68,10 +68,11 @@ pub fn page(about: &About, path: &str) -> Answer {
 
 /// The words of `status --json`.
 fn status(about: &About) -> Answer {
-    match about.services() {
-        Some(services) => Answer {
+    let services = about.services();
+    match services.and_then(|services| control::report(&about.root, &services).ok()) {
+        Some(report) => Answer {
             kind: "application/json",
-            ..Answer::text(200, &format!("{:#}\n", serde_json::json!(services)))
+            ..Answer::text(200, &format!("{report:#}\n"))
         },
         None => Answer::text(503, "the box does not answer\n"),
     }

@@ -27,7 +27,7 @@ pub struct Sources<'a> {
     pub lost: Option<&'a str>,
     /// Settings that an earlier start was given instead of generating them.
     pub given: &'a BTreeSet<String>,
-    /// Where the box keeps certificates that it made; without it, it makes none.
+    /// Where the box keeps certificates that it made; without it, none is found.
     pub directory: Option<&'a str>,
 }
 

@@ -30,8 +30,32 @@ pub struct Watch {
     due: Option<Instant>,
     /// What the files were when they were last read.
     stamps: BTreeMap<PathBuf, Option<Stamp>>,
-    /// The last of [`TOLD`] that was told, by certificate; 0 for its end.
-    told: BTreeMap<String, (i64, i64)>,
+    told: Told,
+}
+
+/// The last of [`TOLD`] that was reached, by certificate, 0 for its end, and when it was told.
+#[derive(Default)]
+struct Told(BTreeMap<String, (i64, i64)>);
+
+impl Told {
+    /// Days that are left at most, when that is to be told now: each of [`TOLD`] once, the end
+    /// each day. All are Unix times.
+    fn is_due(&mut self, name: &str, not_after: i64, now: i64) -> Option<i64> {
+        let left = not_after - now;
+        let reached = TOLD.iter().rev().find(|days| left <= **days * DAY);
+        let stage = match reached {
+            Some(_) if left <= 0 => 0,
+            Some(days) => *days,
+            None => i64::MAX,
+        };
+        let last = self.0.get(name);
+        let is_new =
+            last.is_none_or(|(last, at)| *last != stage || (stage == 0 && now - at >= DAY));
+        if is_new {
+            self.0.insert(name.to_owned(), (stage, now));
+        }
+        (is_new && stage != i64::MAX).then_some(stage)
+    }
 }
 
 /// What changes with a file's content.
@@ -167,26 +191,13 @@ impl Supervisor<'_> {
         let Some(loaded) = &self.loaded else { return };
         for one in &loaded.certificates {
             let seconds = one.summary.not_after - now;
-            let reached = TOLD.iter().rev().find(|days| seconds <= **days * DAY);
-            let stage = match reached {
-                Some(_) if seconds <= 0 => 0,
-                Some(days) => *days,
-                None => i64::MAX,
-            };
-            let last = self.certificates.told.get(&one.name);
-            let is_new = last.is_none_or(|(last, at)| {
-                // Each stage once; the end, each day.
-                *last != stage || (stage == 0 && now - at >= DAY)
-            });
-            if !is_new {
-                continue;
-            }
-            self.certificates
+            let due = self
+                .certificates
                 .told
-                .insert(one.name.clone(), (stage, now));
-            if !aloud || stage == i64::MAX {
+                .is_due(&one.name, one.summary.not_after, now);
+            let Some(stage) = due.filter(|_| aloud) else {
                 continue;
-            }
+            };
             let hint = "hint: renew it; files that it was given by are read as soon as they change, other settings by `tiffin reload`";
             match stage {
                 0 => fail(&format!(
@@ -200,5 +211,45 @@ impl Supervisor<'_> {
                 )),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told when somebody looks each hour from `days` before the end to ten days after,
+    /// by the hours that are left.
+    fn told(days: i64) -> Vec<(i64, i64)> {
+        let (mut told, end) = (Told::default(), 1_800_000_000);
+        let mut out = Vec::new();
+        for hours in (-10 * 24..=days * 24).rev() {
+            if let Some(stage) = told.is_due("web", end, end - hours * 3600) {
+                out.push((hours, stage));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn as_the_clock_goes_on_each_stage_is_told_once_and_the_end_each_day() {
+        let days = |day: i64| day * 24;
+        let mut expected = vec![(days(30), 30), (days(14), 14), (days(7), 7), (days(1), 1)];
+        expected.extend((0..=10).map(|day| (days(-day), 0)));
+        assert_eq!(told(90), expected);
+        // The box starts late: the first look says where it stands.
+        assert_eq!(told(10)[..2], [(days(10), 14), (days(7), 7)]);
+    }
+
+    #[test]
+    fn a_renewed_certificate_begins_anew() {
+        let mut told = Told::default();
+        assert_eq!(told.is_due("web", 5 * DAY, 0), Some(7));
+        assert_eq!(told.is_due("web", 5 * DAY, DAY), None);
+        assert_eq!(told.is_due("web", 90 * DAY, DAY), None);
+        assert_eq!(told.is_due("web", 90 * DAY, 84 * DAY), Some(7));
+        assert_eq!(told.is_due("other", 90 * DAY, 84 * DAY), Some(7));
+        // A clock that was wrong is put back.
+        assert_eq!(told.is_due("web", 90 * DAY, 0), None);
     }
 }

@@ -191,7 +191,9 @@ fn ask(it: &About, request: &Request) -> Result<Reply, String> {
 
 fn status(it: &About) -> Result<String, String> {
     match ask(it, &Request::Status { measure: true })? {
-        Reply::Services(services) => Ok(pretty(&json!(services))),
+        Reply::Services(services) => control::report(&it.root, &services)
+            .map(|report| pretty(&report))
+            .map_err(|failure| failure.message),
         _ => Err("the box gave another answer".to_owned()),
     }
 }

@@ -287,9 +287,9 @@ fn facts_are_the_containers_own() {
 /// Process ids by service.
 fn pids(container: &Container) -> BTreeMap<String, Value> {
     let status = must(&mut container.exec(&["tiffin", "status", "--json"]));
-    let services: Vec<Value> = serde_json::from_str(&status).unwrap();
+    let status: Value = serde_json::from_str(&status).unwrap();
     let mut pids = BTreeMap::new();
-    for service in services {
+    for service in status["services"].as_array().unwrap() {
         pids.insert(
             service["name"].as_str().unwrap().to_owned(),
             service["pid"].clone(),
