@@ -323,3 +323,162 @@ fn a_renewal_drops_no_connection() {
     assert!(told, "{}", container.logs());
     assert_eq!(fingerprint(&container, folder), after);
 }
+
+/// Gives the folder's content to whoever the box runs as.
+fn open_to_all(folder: &Path) {
+    must(Command::new("chmod").args(["-R", "a+rX"]).arg(folder));
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn any_user_serves_https_and_renews() {
+    let hard = ["--user", "12345:0", "--read-only", "--cap-drop", "ALL"];
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let volume = Volume::new();
+    let data = volume.flag();
+    let name = format!("SERVER_NAME={NAME}");
+    // Its own, made once and readable to nobody else.
+    let mut flags = hard.to_vec();
+    flags.extend(["-v", &data, "-e", &name]);
+    let container = run(&flags);
+    let made = fingerprint(&container, folder);
+    must(&mut curl(
+        &container,
+        NAME,
+        &folder.join("served.pem"),
+        "/status",
+    ));
+    let key = ["stat", "-L", "-c", "%u %a", "/etc/nginx/https/key.pem"];
+    assert_eq!(must(&mut container.exec(&key)), "12345 600");
+    drop(container);
+    let container = run(&flags);
+    assert_eq!(fingerprint(&container, folder), made);
+    drop(container);
+
+    // The operator's, which nginx reads anew although it is not root either.
+    pair(folder, "ca", None);
+    pair(folder, "server", Some("ca"));
+    open_to_all(folder);
+    let mount = format!("{}:/tls:ro", folder.display());
+    flags.extend(["-v", &mount]);
+    flags.extend(["-e", "HTTPS_CERTIFICATE_FILE=/tls/server.pem"]);
+    flags.extend(["-e", "HTTPS_KEY_FILE=/tls/server.key"]);
+    let container = run(&flags);
+    must(&mut curl(
+        &container,
+        NAME,
+        &folder.join("ca.pem"),
+        "/status",
+    ));
+    let before = fingerprint(&container, folder);
+    assert_ne!(before, made);
+    pair(folder, "server", Some("ca"));
+    open_to_all(folder);
+    let is_new = || fingerprint(&container, folder) != before;
+    assert!(
+        within(Duration::from_secs(20), is_new),
+        "{}",
+        container.logs()
+    );
+    must(&mut curl(
+        &container,
+        NAME,
+        &folder.join("ca.pem"),
+        "/status",
+    ));
+}
+
+/// A mail server that takes mail over STARTTLS and from its user alone, and prints it.
+const MAIL: &str = r#"
+import base64, socketserver, ssl
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain("/tls/server.pem", "/tls/server.key")
+class Session(socketserver.StreamRequestHandler):
+    def say(self, line):
+        self.connection.sendall(line.encode() + b"\r\n")
+    def handle(self):
+        tls = known = False
+        self.say("220 ready")
+        while line := self.rfile.readline():
+            word, _, rest = line.decode().strip().partition(" ")
+            word = word.upper()
+            if word == "EHLO":
+                self.say("250-mail\r\n250 " + ("AUTH PLAIN" if tls else "STARTTLS"))
+            elif word == "STARTTLS":
+                self.say("220 go on")
+                try:
+                    self.connection = context.wrap_socket(self.connection, server_side=True)
+                except OSError as error:
+                    print("REFUSED", error, flush=True)
+                    return
+                self.rfile, tls = self.connection.makefile("rb"), True
+            elif word == "AUTH" and tls:
+                known = base64.b64decode(rest.split()[1]) == b"\0box\0s3cret/+ "
+                self.say("235 yes" if known else "535 no")
+            elif word == "DATA" and known:
+                self.say("354 go on")
+                print(self.connection.version(), flush=True)
+                while (line := self.rfile.readline()).strip() != b".":
+                    print("MAIL", line.decode().strip(), flush=True)
+                self.say("250 taken")
+            elif word == "QUIT":
+                return self.say("221 bye")
+            else:
+                self.say("250 ok" if known else "530 first STARTTLS, then AUTH")
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("0.0.0.0", 2525), Session).serve_forever()
+"#;
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn mail_goes_to_a_server_that_a_private_authority_vouches_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    pair(folder, "ca", None);
+    pair(folder, "server", Some("ca"));
+    open_to_all(folder);
+    fs::write(folder.join("password"), "s3cret/+ \n").unwrap();
+    let mount = format!("{}:/tls:ro", folder.display());
+    let network = Network::new();
+    let server = Container {
+        name: unique("smtp"),
+    };
+    let mut command = docker(&["run", "-d", "--name", &server.name]);
+    command.args(["--network", &network.name, "--network-alias", NAME]);
+    command.args(["-v", &mount, "--entrypoint", "/usr/bin/python3", &image()]);
+    must(command.args(["-u", "-c", MAIL]));
+
+    let to = format!("MAIL_SERVER={NAME}");
+    let mut flags = vec!["--network", &network.name, "-v", &mount, "-e", &to];
+    flags.extend(["-e", "MAIL_PORT=2525", "-e", "MAIL_USE_TLS=on"]);
+    flags.extend(["-e", "MAIL_FROM=box@bank.test", "-e", "MAIL_USERNAME=box"]);
+    flags.extend(["-e", "MAIL_PASSWORD_FILE=/tls/password"]);
+    // Whom nobody vouches for gets neither mail nor password.
+    let container = Container::run(&flags);
+    container.round_trip_with_mail("auditor@bank.test");
+    let refused = || container.logs().contains("CERTIFICATE_VERIFY_FAILED");
+    assert!(
+        within(Duration::from_secs(60), refused),
+        "{}",
+        container.logs()
+    );
+    let told = server.logs();
+    assert!(told.contains("REFUSED") && !told.contains("MAIL"), "{told}");
+    drop(container);
+
+    flags.extend(["-e", "CA_BUNDLE_FILE=/tls/ca.pem", "--read-only"]);
+    let container = Container::run(&flags);
+    container.round_trip_with_mail("auditor@bank.test");
+    let arrived = || {
+        let told = server.logs();
+        told.contains("TLSv1.3") && told.contains("MAIL To: auditor@bank.test")
+    };
+    assert!(
+        within(Duration::from_secs(60), arrived),
+        "{}\n{}",
+        server.logs(),
+        container.logs()
+    );
+    assert!(!container.logs().contains("s3cret"), "{}", container.logs());
+}
