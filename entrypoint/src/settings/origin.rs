@@ -1,6 +1,6 @@
 //! `settings --origin`: the value of every setting and where it is from.
 
-use contract::{Contract, Value, Variables};
+use contract::{Contract, Kind, Value, Variables};
 use serde_json::json;
 
 use super::resolve::showable;
@@ -70,11 +70,17 @@ pub fn rows<'a>(contract: &'a Contract, resolved: &Resolved) -> Vec<Row<'a>> {
             None => {
                 let value = match is_secret(setting) {
                     true => None,
-                    false => engine.text(&format!("{{{{ {} }}}}", setting.variable)).ok(),
+                    // As somebody would give it, not as Python writes it.
+                    false if setting.kind == Kind::Bool => {
+                        engine.holds(&setting.variable).ok().map(Value::from)
+                    }
+                    false => engine
+                        .text(&format!("{{{{ {} }}}}", setting.variable))
+                        .ok()
+                        .filter(|text| !text.is_empty())
+                        .map(Value::from),
                 };
-                let value = value
-                    .filter(|text| !text.is_empty())
-                    .map(|text| showable(setting, &Value::from(text)));
+                let value = value.map(|value| showable(setting, &value));
                 (
                     value.unwrap_or_else(|| "-".to_owned()),
                     "default".to_owned(),
