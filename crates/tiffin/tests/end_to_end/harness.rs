@@ -307,24 +307,28 @@ pub struct Databases {
 impl Databases {
     pub const PASSWORD: &str = "external:/pass?word";
 
-    /// The same image has the servers; nothing of Tiffin starts these.
-    pub fn new(network: &str) -> Databases {
+    /// What starts them in the same image, which has the servers; nothing of Tiffin does.
+    pub fn script() -> String {
         let password = Self::PASSWORD;
         let user = format!(
             "import pymongo; pymongo.MongoClient()['reports'].command('createUser', 'app', pwd='{password}', roles=['readWrite'])"
         );
-        let start = format!(
+        format!(
             "mkdir /tmp/db && /opt/mongodb/bin/mongod --bind_ip_all --dbpath /tmp/db --fork --logpath /tmp/mongod.log \
              && /opt/mongodb/venv/bin/python -c \"{user}\" \
              && exec redis-server --bind 0.0.0.0 --port 6380 --requirepass '{password}'"
-        );
+        )
+    }
+
+    pub fn new(network: &str) -> Databases {
+        let password = Self::PASSWORD;
         let container = Container {
             name: unique("databases"),
         };
         let image = image();
         let mut command = docker(&["run", "-d", "--name", &container.name]);
         command.args(["--network", network, "--entrypoint", "/bin/sh"]);
-        must(command.args([&image, "-c", &start]));
+        must(command.args([&image, "-c", &Self::script()]));
         let answers = || {
             let ping = ["redis-cli", "-p", "6380", "-a", password, "ping"];
             output(&mut container.exec(&ping))
@@ -341,7 +345,10 @@ impl Databases {
 
     /// The settings with which a box uses them, but for the passwords.
     pub fn settings(&self) -> Vec<String> {
-        let host = self.container.name.as_str();
+        Self::settings_of(&self.container.name)
+    }
+
+    pub fn settings_of(host: &str) -> Vec<String> {
         [
             ("MONGODB_HOST", host),
             ("MONGODB_DATABASE", "reports"),

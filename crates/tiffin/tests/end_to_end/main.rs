@@ -16,6 +16,7 @@ mod https;
 mod lookups;
 mod machine;
 mod manifest;
+mod nodes;
 mod operator;
 mod packaged;
 mod progress;

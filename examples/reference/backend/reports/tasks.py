@@ -17,6 +17,8 @@ celery.conf.update(
     # A job whose worker dies goes back to the queue.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
+    # The same of one whose whole machine dies, after so many seconds; no report takes as long.
+    broker_transport_options={"visibility_timeout": 60},
     broker_connection_retry_on_startup=True,
     beat_schedule={"heartbeat": {"task": "reports.heartbeat", "schedule": HEARTBEAT_SECONDS}},
 )
