@@ -83,7 +83,8 @@ fn curl(container: &Container, name: &str, trusted: &Path, path: &str) -> Comman
     command
 }
 
-fn fingerprint(container: &Container, folder: &Path) -> String {
+/// Of the certificate that the box serves.
+pub fn fingerprint(container: &Container, folder: &Path) -> String {
     let port = port(container, 443);
     let served = openssl(
         folder,

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::*;
+use crate::https::{fingerprint, pair};
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
@@ -61,6 +62,51 @@ fn boxes_of_roles_make_one_product() {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(line.contains(said), "{status}");
     }
+    // Over HTTPS all boxes have one certificate, given as a platform's secrets are.
+    let dir = tempfile::tempdir().unwrap();
+    pair(dir.path(), "server", None);
+    let role = "TIFFIN_ROLE=web";
+    let mut with_https = vec![
+        "--network",
+        &network.name,
+        "--read-only",
+        "--tmpfs",
+        "/data",
+    ];
+    with_https.extend(["-e", role, "-e", "HTTPS=on", "-p", "127.0.0.1::443"]);
+    with_https.extend(flags.iter().map(String::as_str));
+    let refused = Container::run(&with_https);
+    assert_eq!(refused.wait(Duration::from_secs(30)), 78);
+    let said = refused.logs();
+    assert!(
+        said.contains("HTTPS_CERTIFICATE: ") && said.contains("HTTPS_KEY: "),
+        "{said}"
+    );
+    let secrets = [("HTTPS_CERTIFICATE", "pem"), ("HTTPS_KEY", "key")].map(|(name, end)| {
+        format!(
+            "{}:/run/secrets/{name}:ro",
+            dir.path().join(format!("server.{end}")).display()
+        )
+    });
+    for secret in &secrets {
+        with_https.extend(["-v", secret]);
+    }
+    let served = [(); 2].map(|()| {
+        let container = Container::run(&with_https);
+        container.until_healthy();
+        fingerprint(&container, dir.path())
+    });
+    let own = ["x509", "-noout", "-fingerprint", "-sha256", "-in"];
+    let own = must(
+        Command::new("openssl")
+            .args(own)
+            .arg(dir.path().join("server.pem")),
+    );
+    assert!(
+        served.iter().all(|one| own.ends_with(one.as_str())),
+        "{served:?} {own}"
+    );
+
     // What it forgets is asked for, all at once.
     let image = image();
     let out = must_fail(
