@@ -464,3 +464,54 @@ fn a_database_goes_on_however_its_freeze_ends() {
         assert!(write() < 2.0, "{service} goes on");
     }
 }
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn redis_without_an_append_only_file_is_backed_up_and_kept_over_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let volume = Volume::new();
+    let data = volume.flag();
+    let container = Container::run(&["-v", &data]);
+    container.until_healthy();
+    // An operator's own file wins: dumps alone, and none of them by itself so soon.
+    let conf = must(&mut container.exec(&["cat", "/etc/redis/redis.conf"]));
+    let conf = conf.replace("appendonly yes", "appendonly no");
+    assert!(
+        conf.contains("\nsave 900 1 300 10\n"),
+        "the case is for these dumps"
+    );
+    let mine = folder.path().join("redis.conf");
+    fs::write(&mine, conf).unwrap();
+    let mount = format!("{}:/etc/redis/redis.conf:ro", mine.display());
+    stop(&container);
+    drop(container);
+    shell(&volume, "rm -r /data/redis; ls /data");
+    let run = |volume: &Volume| {
+        let container = Container::run(&["-v", &volume.flag(), "-v", &mount]);
+        container.until_healthy();
+        container
+    };
+    let keys = |container: &Container, script: &str| {
+        let script = format!("{COMMON}{script}");
+        must(&mut container.exec(&[PYTHON, "-c", &script]))
+    };
+    const COUNT: &str = "print(sum(1 for _ in cache.scan_iter('kept:*')))";
+    let container = run(&volume);
+    keys(
+        &container,
+        "for n in range(2000): cache.set(f'kept:{n}', n)",
+    );
+    let file = folder.path().join("backup.tar.gz");
+    back_up(&container, &file);
+    let files = must(&mut container.exec(&["ls", "/data/redis"]));
+    assert_eq!(files, "dump.rdb");
+    // What a new version copies is what a stop has left.
+    keys(&container, "cache.set('kept:last', 1)");
+    stop(&container);
+    drop(container);
+    assert_eq!(keys(&run(&volume), COUNT), "2001");
+
+    let other = Volume::new();
+    must(&mut with_input(&other, &["restore", "-"], &file));
+    assert_eq!(keys(&run(&other), COUNT), "2000");
+}
