@@ -9,8 +9,10 @@ SECONDS ?= 60
 TARGET  := x86_64-unknown-linux-gnu
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
-# Static; and small: relocations packed, no tables for unwinding, which nothing does.
-BOXFLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C force-unwind-tables=no
+# Static; and small: relocations packed, no tables for unwinding, which nothing does. The path is
+# relative so that the binary is the same wherever it is built.
+BOXFLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
+	-C force-unwind-tables=no -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,entrypoint/link.ld
 BIN     := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
