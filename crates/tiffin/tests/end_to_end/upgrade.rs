@@ -70,7 +70,7 @@ impl Releases {
         )
         .unwrap();
         let text = fs::read_to_string(repository().join("examples/reference/tiffin.yaml")).unwrap();
-        let layers = "  - {name: backend, tags: [backend]}\n";
+        let layers = "  - {name: source, tags: [source]}\n";
         let step = format!(
             "{layers}  - name: release\n    steps:\n      - copy: {{from: ../../release/{version}/store.py, to: /opt/backend/app/reports/}}\n"
         );
