@@ -153,8 +153,9 @@ fn workload(text: &mut Text, d: &Description, part: &Part) {
         });
     }
     if !d.secrets.is_empty() {
+        // podman 4.3 does not survive it when nobody says whether the secret is optional.
         text.line("        - name: secrets").line(&format!(
-            "          secret: {{secretName: {}-secrets, defaultMode: 256}}  # 0400, which YAML 1.2 reads as four hundred",
+            "          secret: {{secretName: {}-secrets, optional: false, defaultMode: 256}}  # 0400, which YAML 1.2 reads as four hundred",
             d.name
         ));
     }
