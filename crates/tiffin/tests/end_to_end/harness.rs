@@ -225,6 +225,18 @@ impl Drop for Container {
     }
 }
 
+/// The reference stack's sources, to be changed. With the history, by which files get their dates.
+pub fn copy_of_sources() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["playbooks", "examples", ".git"] {
+        let from = repository().join(name);
+        if from.exists() {
+            must(Command::new("cp").arg("-a").arg(from).arg(dir.path()));
+        }
+    }
+    dir
+}
+
 /// An image that a test gave to the engine, and takes away again.
 pub struct Loaded {
     pub image: String,

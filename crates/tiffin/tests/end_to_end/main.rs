@@ -25,5 +25,6 @@ mod roles;
 mod rootless;
 mod settings;
 mod steps;
+mod storm;
 mod units;
 mod upgrade;

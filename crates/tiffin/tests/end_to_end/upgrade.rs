@@ -37,13 +37,7 @@ struct Releases {
 
 impl Releases {
     fn new() -> Releases {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["playbooks", "examples", ".git"] {
-            let from = repository().join(name);
-            if from.exists() {
-                must(Command::new("cp").arg("-a").arg(from).arg(dir.path()));
-            }
-        }
+        let dir = copy_of_sources();
         let store = dir
             .path()
             .join("examples/reference/backend/reports/store.py");
@@ -114,7 +108,7 @@ impl Customer {
     }
 }
 
-fn python(container: &Container, script: &str, words: &[&str]) -> String {
+pub fn python(container: &Container, script: &str, words: &[&str]) -> String {
     let script = format!("{COMMON}{script}");
     let mut command = container.exec(&["/opt/backend/bin/run", PYTHON, "-c", &script]);
     must(command.args(words))
