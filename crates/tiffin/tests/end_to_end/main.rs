@@ -16,6 +16,7 @@ mod https;
 mod lookups;
 mod machine;
 mod manifest;
+mod moving;
 mod nodes;
 mod operator;
 mod packaged;
