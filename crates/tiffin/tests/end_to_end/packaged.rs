@@ -69,7 +69,7 @@ fn units_of_debians_packages_run_as_they_are() {
 
     let status = must(&mut running.exec(&["tiffin", "status", "--json"]));
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let ready: Vec<&str> = status
+    let ready: Vec<&str> = status["services"]
         .as_array()
         .unwrap()
         .iter()

@@ -232,7 +232,15 @@ fn long_a_storm_over_the_whole_stack_loses_nothing() {
     let ready = |s: &&serde_json::Value| {
         s["name"].as_str().unwrap().contains("small_") && s["ready"] == true
     };
-    assert_eq!(status.as_array().unwrap().iter().filter(ready).count(), 100);
+    assert_eq!(
+        status["services"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(ready)
+            .count(),
+        100
+    );
     container.round_trip();
 
     for program in ["orphans", "flood"] {
