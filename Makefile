@@ -41,7 +41,7 @@ package-docker: build ## Bake RECIPE and write DIST/NAME-VERSION.tar
 test: setup-test test-unit test-e2e ## Everything that guards a change; what CI runs
 
 test-unit: setup-test build ## Unit and integration tests of all crates
-	CI=1 TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint TIFFIN_TOOLS=$(abspath $(CARGO_TARGET_DIR))/tools cargo test --locked --workspace
+	CI=1 TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint TIFFIN_TOOLS=$(abspath $(CARGO_TARGET_DIR))/tools cargo test --locked --workspace --no-fail-fast
 
 test-e2e: build ## Bake the reference stack, load it, run it, ask it
 	ci/engine run ci/e2e

@@ -57,7 +57,7 @@ fn the_bytes_of_a_small_archive_are_pinned() {
     assert_eq!(listed.len(), 8);
     assert_eq!(
         archive.sha256,
-        "61dd96fe8dd815a3dad7ab45f9cca3c5ca132f2adca441e2e09ad9bdb9014ac6"
+        "7ee9905ecad38a62821f908dd492f295a1a1daa5d30ad128143b6d467a485559"
     );
 }
 
