@@ -77,7 +77,7 @@ fn the_bytes_of_a_small_layer_are_pinned() {
     );
     assert_eq!(
         layer.digest,
-        "sha256:54badb221994d19ba96989bcd9bcd60d282308162c2d68bddadc4e4f85baef30"
+        "sha256:1acb46895b5cdd045314edb6f2323c95b3e52e790c7acef8d56a50b044eb2825"
     );
     assert_eq!(names(&blobs), std::slice::from_ref(&layer.blob));
     assert_eq!(
