@@ -105,6 +105,8 @@ class Run:
             if read(f"/proc/{pid}/comm").strip() in self.tool.processes:
                 found.append(pid)
             queue += map(int, read(f"/proc/{pid}/task/{pid}/children").split())
+        # Figures of nobody would be 0, and that is the best that there can be.
+        assert found, f"no process below {self.pid} is called {', '.join(self.tool.processes)}"
         return found
 
     def pss(self):
