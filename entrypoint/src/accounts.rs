@@ -17,10 +17,7 @@ impl User {
     /// That of a program which runs for a service and is none itself.
     pub fn environment(&self) -> Vec<(String, String)> {
         [
-            (
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            ),
+            ("PATH", crate::sys::PATH),
             ("LANG", "C.UTF-8"),
             ("HOME", &self.home),
             ("USER", &self.name),

@@ -296,15 +296,18 @@ impl One<'_> {
         }
         let now = unix_time();
         let path = directory.map(|directory| file(directory, self.name));
-        let path = path.unwrap_or_default();
-        let kept = match directory.map_or(Ok(None), |_| root.read(&path)) {
+        let kept = match &path {
+            Some(path) => root.read(path).map(|text| text.map(|text| (path, text))),
+            None => Ok(None),
+        };
+        let kept = match kept {
             Ok(kept) => kept,
             Err(failure) => {
                 problems.push(Problem::new(&self.certificate.certificate, failure.message));
                 return;
             }
         };
-        if let Some(text) = kept {
+        if let Some((path, text)) = kept {
             match read(&text) {
                 Ok((pair, summary)) => {
                     let is_for = |name: &String| covers(&summary.names, name);

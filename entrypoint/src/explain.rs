@@ -14,7 +14,7 @@ use crate::effects::{self, Effect};
 use crate::exit::{Code, Failure, Result};
 use crate::plan;
 use crate::root::Root;
-use crate::settings::nearest;
+use crate::settings::{nearest, setting_of};
 
 #[derive(Debug, Serialize)]
 pub struct Answer {
@@ -105,10 +105,7 @@ pub fn explain(
             required: Vec::new(),
         });
     }
-    let setting = contract.settings.get_key_value(name).or_else(|| {
-        let mut all = contract.settings.iter();
-        all.find(|(_, s)| s.deprecated.iter().any(|old| old == name))
-    });
+    let setting = setting_of(contract, name);
     let (kind, variable) = match setting {
         Some((_, setting)) => (Kind::Setting, setting.variable.clone()),
         None if is_variable(contract, &reached, name) => (Kind::Variable, name.to_owned()),

@@ -100,6 +100,18 @@ pub enum Ended {
     Signal(i32),
 }
 
+/// How a process ended, for a message.
+pub fn told(status: rustix::process::WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("code {code}"),
+        (_, Some(signal)) => format!("signal {signal}"),
+        _ => "stopped".to_owned(),
+    }
+}
+
+/// Where programs are looked for by whoever is given no PATH of its own.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Everything a process needs that is not its command line.
 pub struct Setup<'a> {
     pub argv: &'a [String],

@@ -1,21 +1,18 @@
 //! What packages list in tmpfiles.d(5) for every start of a machine. Debian's PostgreSQL,
 //! PHP and memcached find their directories below `/run` in no other way.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use contract::Contract;
-use services::systemd::{Tmpfile, Wanted, is_packages, tmpfiles};
+use services::systemd::{Tmpfile, Wanted, tmpfiles, tmpfiles_paths};
 
 use crate::accounts::Accounts;
 use crate::exit::Result;
 use crate::log::warn;
 use crate::root::{Owned, Root};
-
-/// One in a later directory hides one of the same name in an earlier.
-const DIRECTORIES: [&str; 3] = ["/usr/lib/tmpfiles.d", "/run/tmpfiles.d", "/etc/tmpfiles.d"];
 
 /// Makes all of it that is not there. What cannot be made is told and no more: whoever needs
 /// it says so, and most of it nobody does.
@@ -29,19 +26,12 @@ pub fn make(contract: &Contract, root: &Root) -> Result<()> {
         };
         let _ = root.directory("/run/lock", everybodys);
     }
-    let mut files = BTreeMap::new();
-    for directory in DIRECTORIES {
-        for name in root.names(directory) {
-            if is_packages(&name) {
-                files.insert(name.clone(), format!("{directory}/{name}"));
-            }
-        }
-    }
+    let files = tmpfiles_paths(|directory| root.names(directory));
     if files.is_empty() {
         return Ok(());
     }
     let accounts = Accounts::read(root)?;
-    for path in files.values() {
+    for path in &files {
         let parsed = tmpfiles(&root.read(path)?.unwrap_or_default());
         let told = parsed.warnings.iter().cloned();
         let passed_over = parsed.not_applied.iter();
@@ -65,10 +55,7 @@ pub fn make(contract: &Contract, root: &Root) -> Result<()> {
 
 /// What the kernel, the recipe or the entrypoint has the say over.
 fn is_elsewhere(contract: &Contract, path: &str) -> bool {
-    let below = |directory: &str| {
-        path.strip_prefix(directory.trim_end_matches('/'))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+    let below = |directory: &str| Path::new(path).starts_with(directory);
     ["/dev", "/proc", "/sys", contract::RUN]
         .into_iter()
         .any(below)

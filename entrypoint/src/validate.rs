@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crate::exit::{Code, Failure, Result};
 use crate::root::{Owned, Root, cannot_create};
 use crate::secrets::Secrets;
+use crate::sys::PATH;
 
 const DIRECTORY: &str = "/run/tiffin/validate";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Lines of the program's output that are shown.
 const SHOWN: usize = 20;

@@ -16,6 +16,7 @@ use std::{
 
 use contract::{Directory, FILES, Parity, RUN, Setting, Template, Unit, Volume};
 use recipe::Recipe;
+use services::systemd;
 
 use crate::{
     error::{Error, Result},
@@ -202,7 +203,7 @@ impl Surface {
                 continue;
             };
             let text = String::from_utf8_lossy(&text);
-            let Ok(parsed) = services::systemd::parse(&unit.name, &[&text]) else {
+            let Ok(parsed) = systemd::parse(&unit.name, &[&text]) else {
                 continue; // the start says why
             };
             let service = parsed.value;
@@ -253,19 +254,11 @@ impl Surface {
 
 /// The directories that packages want made at each start, as the start reads them.
 fn tmpfiles(view: &Sandbox) -> Vec<String> {
-    let directories = ["/usr/lib/tmpfiles.d", "/etc/tmpfiles.d"];
-    let paths = directories.into_iter().flat_map(|directory| {
-        let names = names(view, directory).unwrap_or_default();
-        let wanted = names
-            .into_iter()
-            .filter(|name| services::systemd::is_packages(name));
-        wanted.map(move |name| format!("{directory}/{name}"))
-    });
-    let texts = paths.filter_map(|path| view.read(&path).ok());
-    let listed =
-        texts.flat_map(|text| services::systemd::tmpfiles(&String::from_utf8_lossy(&text)).value);
+    let paths = systemd::tmpfiles_paths(|directory| names(view, directory).unwrap_or_default());
+    let texts = paths.iter().filter_map(|path| view.read(path).ok());
+    let listed = texts.flat_map(|text| systemd::tmpfiles(&String::from_utf8_lossy(&text)).value);
     listed
-        .filter(|listed| listed.what == services::systemd::Wanted::Directory)
+        .filter(|listed| listed.what == systemd::Wanted::Directory)
         .map(|listed| listed.path)
         .collect()
 }

@@ -148,7 +148,7 @@ impl Frozen {
     fn holds(&self) -> Result<()> {
         match self.ended()? {
             None => Ok(()),
-            Some(status) => Err(self.failed(&format!("ended too early ({})", told(status)))),
+            Some(status) => Err(self.failed(&format!("ended too early ({})", sys::told(status)))),
         }
     }
 
@@ -157,7 +157,7 @@ impl Frozen {
             match self.ended() {
                 Ok(Some(status)) if status.exit_status() == Some(0) => return Ok(()),
                 Ok(Some(status)) => {
-                    return Err(self.failed(&format!("did not thaw it ({})", told(status))));
+                    return Err(self.failed(&format!("did not thaw it ({})", sys::told(status))));
                 }
                 Ok(None) if Instant::now() > until => {
                     sys::kill(self.pid, 15);
@@ -178,13 +178,5 @@ impl Frozen {
         let waited = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG)
             .map_err(|error| self.failed(&format!("is gone: {error}")))?;
         Ok(waited.map(|(_, status)| status))
-    }
-}
-
-fn told(status: WaitStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("code {code}"),
-        (_, Some(signal)) => format!("signal {signal}"),
-        _ => "stopped".to_owned(),
     }
 }

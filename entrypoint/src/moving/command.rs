@@ -8,7 +8,7 @@ use contract::Contract;
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, WaitOptions};
 
 use super::cannot;
 use crate::accounts::{Accounts, Credentials};
@@ -105,11 +105,11 @@ impl Step {
         let status = rustix::process::waitpid(Some(pid), WaitOptions::empty());
         // Nothing that it leaves behind may go on with the data.
         sys::kill_group(pid, 9);
-        let status = status.map_err(|error| broken(error.into()))?;
-        match status {
+        let ended = status.map_err(|error| broken(error.into()))?;
+        match ended.map(|(_, status)| status) {
             _ if stopped > 0 => Err(self.failed(word, "it was stopped")),
-            Some((_, status)) if status.exit_status() == Some(0) => Ok(()),
-            other => Err(self.failed(word, &told(other.map(|(_, status)| status)))),
+            Some(status) if status.exit_status() == Some(0) => Ok(()),
+            status => Err(self.failed(word, &status.map_or_else(String::new, sys::told))),
         }
     }
 
@@ -165,15 +165,6 @@ impl Step {
             input: Some(input),
         })?;
         Ok((pid, output))
-    }
-}
-
-fn told(status: Option<WaitStatus>) -> String {
-    let signal = status.and_then(|status| status.terminating_signal());
-    match (status.and_then(|status| status.exit_status()), signal) {
-        (Some(code), _) => format!("code {code}"),
-        (_, Some(signal)) => format!("signal {signal}"),
-        _ => "it ended".to_owned(),
     }
 }
 

@@ -87,10 +87,10 @@ pub fn run(
             .try_for_each(|step| step.run(word, overwrite, &redactor))
     };
     all("check", options.overwrite)?;
-    let names = names.join(", ");
+    let listed = names.join(", ");
     if options.check {
         return Ok(crate::print(&format!(
-            "OK: {names} can be moved; nothing was copied\n"
+            "OK: {listed} can be moved; nothing was copied\n"
         )));
     }
     let begun = Instant::now();
@@ -104,7 +104,7 @@ pub fn run(
         ..failure
     })?;
     say(&format!(
-        "{names}: copied and compared in {:.1} s, in which the box did not run and nothing was written",
+        "{listed}: copied and compared in {:.1} s, in which the box did not run and nothing was written",
         begun.elapsed().as_secs_f64()
     ));
     if options.copy_only {
@@ -119,16 +119,11 @@ pub fn run(
             target.names().join(", ")
         ));
     }
-    for name in contract
-        .services
-        .iter()
-        .filter(|(name, _)| steps.iter().any(|s| s.name == **name))
-    {
-        for directory in &name.1.data {
+    for name in &names {
+        for directory in &contract.services[name].data {
             if let Ok(directory) = old.text(directory) {
                 say(&format!(
-                    "the data of {} is still in {directory}: remove it when no way back is wanted",
-                    name.0
+                    "the data of {name} is still in {directory}: remove it when no way back is wanted"
                 ));
             }
         }

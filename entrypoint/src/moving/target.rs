@@ -53,12 +53,9 @@ impl Target {
             names: BTreeSet::new(),
         };
         for entry in entries {
-            let found = contract.settings.iter().find(|(own, setting)| {
-                let mut names = std::iter::once(*own).chain(&setting.deprecated);
-                names.any(|name| {
-                    entry.name == *name || entry.name.strip_suffix(FILE) == Some(name.as_str())
-                })
-            });
+            // As the sources have it: a setting may itself be called SOMETHING_FILE.
+            let of_file = || settings::setting_of(contract, entry.name.strip_suffix(FILE)?);
+            let found = settings::setting_of(contract, &entry.name).or_else(of_file);
             let Some((own, setting)) = found else {
                 return Err(
                     cannot(&format!("{}: {} is no setting", of(entry.line), entry.name))
@@ -67,7 +64,10 @@ impl Target {
             };
             for name in std::iter::once(own).chain(&setting.deprecated) {
                 target.names.insert(name.clone());
-                target.names.insert(format!("{name}{FILE}"));
+                let by_file = format!("{name}{FILE}");
+                if settings::setting_of(contract, &by_file).is_none() {
+                    target.names.insert(by_file);
+                }
             }
             let line = raw.get(entry.line - 1).unwrap_or(&"");
             target.lines.push(line.trim_end_matches('\r').to_owned());
@@ -189,7 +189,9 @@ mod tests {
             "product": {"name": "acme/x", "title": "X", "version": "v1"},
             "settings": {
                 "DB_HOST": {"variable": "db_host", "type": "host", "deprecated": ["MONGO"]},
-                "DB_PASSWORD": {"variable": "db_password", "type": "secret"}
+                "DB_PASSWORD": {"variable": "db_password", "type": "secret"},
+                "PROXY": {"variable": "proxy", "type": "string"},
+                "PROXY_FILE": {"variable": "proxy_file", "type": "path"}
             },
             "volumes": [{"path": "/data"}]
         }))
@@ -238,6 +240,20 @@ mod tests {
         let (_dir, root) = Root::made(&[("run/secrets/DB_PASSWORD", "x")]);
         let none = Environment::default();
         assert!(target.check_that_it_wins(&root, &none).is_err());
+    }
+
+    #[test]
+    fn a_setting_that_is_called_like_a_file_of_another_is_none() {
+        let target = parse("PROXY_FILE=/pac").unwrap();
+        assert_eq!(
+            target.merged("PROXY=a", "D").lines().next(),
+            Some("PROXY=a")
+        );
+        let target = parse("PROXY=b").unwrap();
+        assert_eq!(
+            target.merged("PROXY_FILE=/p", "D").lines().next(),
+            Some("PROXY_FILE=/p")
+        );
     }
 
     #[test]

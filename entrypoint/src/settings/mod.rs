@@ -18,7 +18,7 @@ mod zones;
 pub use nearest::nearest;
 pub use report::{Problem, report};
 pub use resolve::{Resolved, resolve};
-pub use sources::{Given, Sources, env_file_path};
+pub use sources::{Given, Sources, env_file_path, setting_of};
 pub use values::{MASK, is_secret, text_of};
 
 use std::collections::BTreeMap;

@@ -133,7 +133,7 @@ impl EnvFile {
 }
 
 /// The setting that is called so, today or formerly.
-fn setting_of<'a>(contract: &'a Contract, name: &str) -> Option<(&'a String, &'a Setting)> {
+pub fn setting_of<'a>(contract: &'a Contract, name: &str) -> Option<(&'a String, &'a Setting)> {
     contract
         .settings
         .iter()

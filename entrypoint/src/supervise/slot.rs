@@ -20,9 +20,8 @@ use crate::plan::Planned;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
 use crate::supervisord::words::unix_time;
-use crate::sys;
+use crate::sys::{self, PATH};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Of the container's environment, services see these and nothing else.
 const PASSED_ON: &[&str] = &["LANG", "LANGUAGE", "LC_ALL", "TMPDIR", "TZ"];
 

@@ -26,10 +26,7 @@ fn tried(words: &[String], text: &mut Vec<u8>) -> Result<(), String> {
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", crate::sys::PATH)
         .env("LANG", "C.UTF-8")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

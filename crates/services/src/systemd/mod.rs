@@ -16,5 +16,5 @@ pub use calendar::Calendar;
 pub use capabilities::capabilities;
 pub use environment::environment_file;
 pub use timer::{Timer, timer};
-pub use tmpfiles::{Tmpfile, Wanted, is_packages, tmpfiles};
+pub use tmpfiles::{Tmpfile, Wanted, tmpfiles, tmpfiles_paths};
 pub use unit::parse;

@@ -1,6 +1,8 @@
 //! tmpfiles.d(5): what packages want to find when a machine has started, such as their
 //! directory below `/run`.
 
+use std::collections::BTreeMap;
+
 use super::words;
 use crate::Parsed;
 
@@ -21,9 +23,22 @@ const SYSTEMDS: [&str; 13] = [
     "x11.conf",
 ];
 
-/// Whether a file of that name in a tmpfiles.d is to be applied in a box.
-pub fn is_packages(name: &str) -> bool {
-    name.ends_with(".conf") && !SYSTEMDS.iter().any(|known| name.starts_with(known))
+/// One in a later directory hides one of the same name in an earlier.
+const DIRECTORIES: [&str; 3] = ["/usr/lib/tmpfiles.d", "/run/tmpfiles.d", "/etc/tmpfiles.d"];
+
+/// The files that a box applies, in their order; `names` tells what a directory holds.
+pub fn tmpfiles_paths(names: impl Fn(&str) -> Vec<String>) -> Vec<String> {
+    let mut files = BTreeMap::new();
+    for directory in DIRECTORIES {
+        for name in names(directory) {
+            let systemds = SYSTEMDS.iter().any(|known| name.starts_with(known));
+            if name.ends_with(".conf") && !systemds {
+                let path = format!("{directory}/{name}");
+                files.insert(name, path);
+            }
+        }
+    }
+    files.into_values().collect()
 }
 
 /// One line.
@@ -140,15 +155,10 @@ fn specifiers(text: &str) -> Result<String, String> {
             continue;
         }
         match chars.next() {
-            Some('%') => out.push('%'),
-            Some('t') => out.push_str("/run"),
-            Some('S') => out.push_str("/var/lib"),
-            Some('C') => out.push_str("/var/cache"),
-            Some('L') => out.push_str("/var/log"),
-            Some('T') => out.push_str("/tmp"),
-            Some('V') => out.push_str("/var/tmp"),
-            Some('h') => out.push_str("/root"),
-            Some(other) => return Err(format!("the specifier %{other} is not known")),
+            Some(letter) => {
+                let text = words::specifier(letter);
+                out.push_str(text.ok_or_else(|| format!("the specifier %{letter} is not known"))?);
+            }
             None => return Err("a lone % ends it".to_owned()),
         }
     }

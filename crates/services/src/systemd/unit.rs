@@ -573,29 +573,24 @@ impl<'a> Reader<'a> {
                 continue;
             }
             match chars.next() {
-                Some('%') => out.push('%'),
                 Some('n') => out.push_str(self.name),
                 Some('N') => out.push_str(stem),
                 Some('p') => out.push_str(prefix),
                 Some('P') => out.push_str(&unescape(prefix)),
                 Some('i') => out.push_str(instance),
                 Some('I') => out.push_str(&unescape(instance)),
-                Some('t') => out.push_str("/run"),
-                Some('S') => out.push_str("/var/lib"),
-                Some('C') => out.push_str("/var/cache"),
-                Some('L') => out.push_str("/var/log"),
                 Some('E') => out.push_str("/etc"),
-                Some('T') => out.push_str("/tmp"),
-                Some('V') => out.push_str("/var/tmp"),
-                Some('h') => out.push_str("/root"),
                 Some('u') => out.push_str("root"),
                 Some('U') => out.push('0'),
-                Some(other) => {
-                    self.warn(format!(
-                        "the specifier %{other} is not known and stays as it is"
-                    ));
-                    out.extend(['%', other]);
-                }
+                Some(other) => match words::specifier(other) {
+                    Some(text) => out.push_str(text),
+                    None => {
+                        self.warn(format!(
+                            "the specifier %{other} is not known and stays as it is"
+                        ));
+                        out.extend(['%', other]);
+                    }
+                },
                 None => out.push('%'),
             }
         }

@@ -49,6 +49,21 @@ pub(super) fn rest(chars: &mut Peekable<Chars<'_>>) -> String {
     text
 }
 
+/// What a specifier stands for that means the same in unit files and in tmpfiles.d, on every system.
+pub(super) fn specifier(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        '%' => "%",
+        't' => "/run",
+        'S' => "/var/lib",
+        'C' => "/var/cache",
+        'L' => "/var/log",
+        'T' => "/tmp",
+        'V' => "/var/tmp",
+        'h' => "/root",
+        _ => return None,
+    })
+}
+
 /// Unknown escapes are kept as written, as systemd does where it is lenient.
 fn escape(chars: &mut Peekable<Chars<'_>>, word: &mut String) {
     let Some(c) = chars.next() else {

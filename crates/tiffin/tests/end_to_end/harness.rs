@@ -237,6 +237,61 @@ pub fn copy_of_sources() -> tempfile::TempDir {
     dir
 }
 
+/// The box's services on a Swarm, whichever engine is asked.
+pub trait Stack {
+    fn name(&self) -> &str;
+
+    fn docker(&self, words: &[&str]) -> Command;
+
+    fn service(&self, role: &str) -> String {
+        format!("{}_backend-{role}", self.name())
+    }
+
+    /// The file is what `manifest swarm` wrote, but for its network: it is that of the databases. Its
+    /// ports would be the machine's.
+    fn deploy(&self, manifest: &str, network: &str) {
+        let networks = format!("\nnetworks:\n  default: {{external: true, name: {network}}}\n");
+        let text = manifest
+            .replace("published: 80, ", "")
+            .replace("published: 443, ", "");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("stack.yaml"), text + &networks).unwrap();
+        let mut deploy = self.docker(&["stack", "deploy", "--resolve-image", "never"]);
+        deploy.args(["--compose-file", "stack.yaml", self.name()]);
+        must(deploy.current_dir(dir.path()));
+    }
+
+    fn update(&self, role: &str) {
+        let mut update = self.docker(&["service", "update", "--force", "--detach=false"]);
+        must(update.args(["--quiet", &self.service(role)]));
+    }
+
+    fn scale(&self, role: &str, number: u32) {
+        let wanted = format!("{}={number}", self.service(role));
+        must(&mut self.docker(&["service", "scale", "--detach=false", &wanted]));
+    }
+
+    fn replicas(&self, role: &str) -> String {
+        let filter = format!("name={}", self.service(role));
+        let mut list = self.docker(&["service", "ls", "--filter", &filter]);
+        must(list.args(["--format", "{{.Replicas}}"]))
+    }
+
+    /// Waits until as many run as there are to be: `2/2`.
+    #[track_caller]
+    fn until(&self, role: &str, replicas: &str, at_most: u64) {
+        let is_so = || self.replicas(role) == replicas;
+        if !within(Duration::from_secs(at_most), is_so) {
+            let service = self.service(role);
+            let tasks = must(&mut self.docker(&["service", "ps", "--no-trunc", &service]));
+            panic!(
+                "{role} is {} after {at_most} s, not {replicas}:\n{tasks}",
+                self.replicas(role)
+            );
+        }
+    }
+}
+
 /// An image that a test gave to the engine, and takes away again.
 pub struct Loaded {
     pub image: String,

@@ -163,10 +163,6 @@ impl Cluster {
         }
     }
 
-    fn docker(&self, words: &[&str]) -> Command {
-        self.nodes[0].docker(words)
-    }
-
     /// In the network of the stack, on the first node.
     fn run(&self, name: &str, flags: &[&str], entrypoint: &str, words: &[&str]) {
         let mut command = self.docker(&["run", "-d", "--name", name, "--network", &self.network]);
@@ -195,7 +191,7 @@ impl Cluster {
         );
     }
 
-    fn deploy(&self, scale: &str) {
+    fn start(&self, scale: &str) {
         for name in ["MONGODB_PASSWORD", "REDIS_PASSWORD"] {
             let mut command = self.docker(&["secret", "create", &format!("backend-{name}"), "-"]);
             let mut child = command
@@ -212,71 +208,18 @@ impl Cluster {
         let mut command = self.docker(&["run", "--rm", "--network", "none"]);
         command.args(Databases::settings_of("databases"));
         let words = ["manifest", "swarm", "--scale", scale];
-        // Its network is that of the databases; nobody outside of it asks.
-        let text = must(command.arg(image()).args(words))
-            .replace("published: 80, ", "")
-            .replace("published: 443, ", "")
-            + &format!(
-                "\nnetworks:\n  default: {{external: true, name: {}}}\n",
-                self.network
-            );
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("stack.yaml"), text).unwrap();
-        let words = [
-            "stack",
-            "deploy",
-            "--resolve-image",
-            "never",
-            "-c",
-            "stack.yaml",
-            &self.stack,
-        ];
-        must(self.docker(&words).current_dir(dir.path()));
+        let text = must(command.arg(image()).args(words));
+        self.deploy(&text, &self.network);
+    }
+}
+
+impl Stack for Cluster {
+    fn name(&self) -> &str {
+        &self.stack
     }
 
-    fn service(&self, role: &str) -> String {
-        format!("{}_backend-{role}", self.stack)
-    }
-
-    #[track_caller]
-    fn until(&self, role: &str, replicas: &str, at_most: u64) {
-        let filter = format!("name={}", self.service(role));
-        let ask = || {
-            must(&mut self.docker(&[
-                "service",
-                "ls",
-                "--filter",
-                &filter,
-                "--format",
-                "{{.Replicas}}",
-            ]))
-        };
-        let is_so = || ask() == replicas;
-        if !within(Duration::from_secs(at_most), is_so) {
-            let tasks =
-                must(&mut self.docker(&["service", "ps", "--no-trunc", &self.service(role)]));
-            panic!(
-                "{role} is {} after {at_most} s, not {replicas}:\n{tasks}",
-                ask()
-            );
-        }
-    }
-
-    fn update(&self, role: &str) {
-        let service = self.service(role);
-        must(&mut self.docker(&[
-            "service",
-            "update",
-            "--force",
-            "--detach=false",
-            "--quiet",
-            &service,
-        ]));
-    }
-
-    fn scale(&self, role: &str, number: u32) {
-        let wanted = format!("{}={number}", self.service(role));
-        must(&mut self.docker(&["service", "scale", "--detach=false", &wanted]));
+    fn docker(&self, words: &[&str]) -> Command {
+        self.nodes[0].docker(words)
     }
 }
 
@@ -300,7 +243,7 @@ fn addresses(cluster: &Cluster, node: &Node, role: &str) -> Vec<String> {
 fn long_a_node_dies_under_load_and_only_its_own_requests_fail() {
     let mut cluster = Cluster::new();
     cluster.databases();
-    cluster.deploy("web=3,worker=4");
+    cluster.start("web=3,worker=4");
     for (role, replicas) in [
         ("web", "3/3"),
         ("worker", "4/4"),

@@ -158,44 +158,15 @@ impl Swarm {
         let script = format!("printf %s \"$1\" | docker secret create '{name}' -");
         must(Command::new("sh").args(["-c", &script, "sh", value]));
     }
+}
 
-    fn service(&self, role: &str) -> String {
-        format!("{}_backend-{role}", self.stack)
+impl Stack for Swarm {
+    fn name(&self) -> &str {
+        &self.stack
     }
 
-    fn update(&self, role: &str) {
-        let service = self.service(role);
-        let words = [
-            "service",
-            "update",
-            "--force",
-            "--detach=false",
-            "--quiet",
-            &service,
-        ];
-        must(&mut docker(&words));
-    }
-
-    fn scale(&self, role: &str, number: u32) {
-        let wanted = format!("{}={number}", self.service(role));
-        must(&mut docker(&[
-            "service",
-            "scale",
-            "--detach=false",
-            &wanted,
-        ]));
-    }
-
-    fn replicas(&self, role: &str) -> String {
-        let filter = format!("name={}", self.service(role));
-        must(&mut docker(&[
-            "service",
-            "ls",
-            "--filter",
-            &filter,
-            "--format",
-            "{{.Replicas}}",
-        ]))
+    fn docker(&self, words: &[&str]) -> Command {
+        docker(words)
     }
 }
 
@@ -226,33 +197,17 @@ fn long_a_stack_is_updated_and_scaled_under_load_without_a_failed_request_or_a_l
     let mut command = docker(&["run", "--rm"]);
     command.args(databases.settings());
     command.args([&image, "manifest", "swarm", "--scale", "web=2,worker=2"]);
-    // Its network is that of the databases; the port would be the machine's.
-    let text = must(&mut command)
-        .replace("published: 80, ", "")
-        .replace("published: 443, ", "")
-        + &format!(
-            "\nnetworks:\n  default: {{external: true, name: {}}}\n",
-            swarm.network
-        );
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("stack.yaml"), text).unwrap();
-    let mut deploy = docker(&["stack", "deploy", "--resolve-image", "never"]);
-    deploy.args(["--compose-file", "stack.yaml", &swarm.stack]);
-    must(deploy.current_dir(dir.path()));
+    swarm.deploy(&must(&mut command), &swarm.network);
     for (role, replicas) in [
         ("web", "2/2"),
         ("worker", "2/2"),
         ("scheduler", "1/1"),
         ("migrate", "0/1"),
     ] {
-        let up = || swarm.replicas(role) == replicas;
-        assert!(
-            within(Duration::from_secs(180), up),
-            "{role}: {}",
-            swarm.replicas(role)
-        );
+        swarm.until(role, replicas, 180);
     }
 
+    let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("load.py"), include_str!("load.py")).unwrap();
     let load = Container {
         name: unique("load"),
