@@ -10,9 +10,10 @@ TARGET  := x86_64-unknown-linux-gnu
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 # Static; and small: relocations packed, no tables for unwinding, which nothing does. The path is
-# relative so that the binary is the same wherever it is built.
+# relative, and those of the crates' sources are cut, so that the binary is the same wherever it is
+# built, and names no folder of that machine.
 BOXFLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
-	-C force-unwind-tables=no -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,entrypoint/link.ld
+	-C force-unwind-tables=no -C link-arg=-Wl,--no-eh-frame-hdr,-O2 -C link-arg=-Wl,-T,entrypoint/link.ld
 BIN     := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
@@ -31,7 +32,8 @@ setup-test: ## Install what the tests need from Debian and PyPI (root)
 
 build: setup ## Compile the builder and the static entrypoint
 	cargo build --locked --release --package tiffin
-	RUSTFLAGS='$(BOXFLAGS)' cargo build --locked --profile box --package entrypoint --target $(TARGET)
+	for sources in $${CARGO_HOME:-$$HOME/.cargo}/registry/src/*; do here="$$here --remap-path-prefix=$$sources="; done; \
+	RUSTFLAGS="$(BOXFLAGS)$$here" cargo build --locked --profile box --package entrypoint --target $(TARGET)
 	cp $(CARGO_TARGET_DIR)/$(TARGET)/box/entrypoint $(BIN)/entrypoint.new
 	mv $(BIN)/entrypoint.new $(BIN)/entrypoint
 

@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use contract::{Contract, Variables};
+use contract::Variables;
 use serde_json::json;
 
 use crate::engine::Engine;
@@ -130,11 +130,10 @@ fn run(words: &[String], environment: &Environment) -> Result<ExitCode> {
         .map_err(|error| Failure::new(Code::Config, format!("cannot find {file}: {error}")))?
         .to_string_lossy()
         .into_owned();
-    let contract: Contract = serde_json::from_value(json!({
+    let contract = crate::start::bare(&json!({
         "format": contract::FORMAT,
         "product": {"name": "supervisord", "title": "supervisord", "version": "4.3.0"},
-    }))
-    .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    }))?;
     let variables = Variables::default();
     let engine = Engine::new(&contract, &variables);
     let again = || plan::programs(&file, &contract, &engine, &root, &environment.variables);

@@ -8,6 +8,7 @@ mod json;
 
 use std::collections::VecDeque;
 use std::io::Write as _;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -167,8 +168,7 @@ fn tell(level: Level, message: &str) {
 #[derive(Default)]
 pub struct Lines {
     partial: Vec<u8>,
-    ring: VecDeque<(u64, Vec<u8>)>,
-    ring_bytes: usize,
+    ring: Ring,
     /// Bytes of all lines since the last [`Lines::clear`], line ends included.
     total: u64,
     /// Looked for in each line, until it is found.
@@ -182,8 +182,7 @@ impl Lines {
     const fn new() -> Self {
         Lines {
             partial: Vec::new(),
-            ring: VecDeque::new(),
-            ring_bytes: 0,
+            ring: Ring::new(),
             total: 0,
             awaited: None,
         }
@@ -196,18 +195,17 @@ impl Lines {
 
     /// What that file holds from `offset` on, as far as it is remembered.
     pub fn since(&self, offset: u64) -> Vec<u8> {
-        let mut missing = self.length().saturating_sub(offset);
+        let missing = self.length().saturating_sub(offset);
         let partial = self.partial.len() as u64;
-        missing = missing.saturating_sub(partial);
-        let mut from = self.ring.len();
-        while missing > 0 && from > 0 {
-            from -= 1;
-            missing = missing.saturating_sub(self.ring[from].1.len() as u64 + 1);
-        }
+        let missing = missing.saturating_sub(partial);
+        let mut left = (self.ring.text + self.ring.lines) as u64;
         let mut out = Vec::new();
-        for (_, line) in self.ring.range(from..) {
-            out.extend_from_slice(line);
-            out.push(b'\n');
+        for (_, line) in self.ring.iter() {
+            left -= line.len() as u64 + 1;
+            if left < missing {
+                out.extend(self.ring.bytes.range(line));
+                out.push(b'\n');
+            }
         }
         out.extend_from_slice(&self.partial);
         // The first line may begin before the offset.
@@ -223,8 +221,7 @@ impl Lines {
     }
 
     pub fn clear(&mut self) {
-        self.ring.clear();
-        self.ring_bytes = 0;
+        self.ring = Ring::new();
         self.total = 0;
     }
 
@@ -273,24 +270,85 @@ impl Lines {
     }
 
     fn remember(&mut self, sequence: u64, line: &[u8]) {
-        self.ring_bytes += line.len();
         self.total += line.len() as u64 + 1;
-        self.ring.push_back((sequence, line.to_vec()));
-        while self.ring.len() > RING_LINES || (self.ring_bytes > RING_BYTES && self.ring.len() > 1)
-        {
-            if let Some((_, old)) = self.ring.pop_front() {
-                self.ring_bytes -= old.len();
-            }
-        }
+        self.ring.push(sequence, line);
     }
 
     /// The last lines with their place among those of all services, oldest first.
-    pub fn recent(&self, count: usize) -> impl Iterator<Item = (u64, &[u8])> + '_ {
-        let skip = self.ring.len().saturating_sub(count);
-        self.ring
-            .iter()
-            .skip(skip)
-            .map(|(at, line)| (*at, line.as_slice()))
+    pub fn recent(&self, count: usize) -> impl Iterator<Item = (u64, Vec<u8>)> + '_ {
+        let skip = self.ring.lines.saturating_sub(count);
+        let lines = self.ring.iter().skip(skip);
+        lines.map(|(at, line)| (at, self.ring.bytes.range(line).copied().collect()))
+    }
+}
+
+/// The last lines, in one buffer: one for each line takes half as much again.
+#[derive(Default)]
+struct Ring {
+    /// Of each line its place among those of all services, its length, and itself.
+    bytes: VecDeque<u8>,
+    lines: usize,
+    /// Bytes of the lines alone.
+    text: usize,
+}
+
+/// `u64` and `u32`
+const LINE_HEAD: usize = 12;
+
+impl Ring {
+    const fn new() -> Self {
+        Ring {
+            bytes: VecDeque::new(),
+            lines: 0,
+            text: 0,
+        }
+    }
+
+    fn push(&mut self, sequence: u64, line: &[u8]) {
+        while self.lines >= RING_LINES || (self.lines > 0 && self.text + line.len() > RING_BYTES) {
+            self.forget_oldest();
+        }
+        let (wanted, there) = (LINE_HEAD + line.len(), self.bytes.len());
+        if self.bytes.capacity() - there < wanted {
+            // Doubling it, as it would itself, leaves half of it unused.
+            self.bytes.reserve_exact(wanted.max(there / 8).max(512));
+        } else if self.bytes.capacity() > 2 * RING_BYTES {
+            self.bytes.shrink_to(RING_BYTES);
+        }
+        self.bytes.extend(&sequence.to_le_bytes());
+        // Lines are split long before that.
+        let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
+        self.bytes.extend(&length.to_le_bytes());
+        self.bytes.extend(line);
+        self.lines += 1;
+        self.text += line.len();
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, line)) = self.iter().next() else {
+            return;
+        };
+        self.lines -= 1;
+        self.text -= line.len();
+        self.bytes.drain(..line.end);
+    }
+
+    /// Of each line its place among those of all services, and where it stands in `bytes`.
+    fn iter(&self) -> impl Iterator<Item = (u64, Range<usize>)> + '_ {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            if at == self.bytes.len() {
+                return None;
+            }
+            let sequence = u64::from_le_bytes(self.array(at));
+            let from = at + LINE_HEAD;
+            at = from + u32::from_le_bytes(self.array(from - 4)) as usize;
+            Some((sequence, from..at))
+        })
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        std::array::from_fn(|n| self.bytes[at + n])
     }
 }
 
@@ -453,5 +511,17 @@ mod tests {
             [b"998", b"999"]
         );
         assert_eq!(lines.recent(usize::MAX).count(), RING_LINES);
+        assert!(lines.ring.bytes.capacity() < 2 * RING_BYTES);
+        // Long lines leave fewer, but the last of them always.
+        for (length, kept) in [(RING_BYTES / 4, 4), (RING_BYTES + 1, 1), (3, 2)] {
+            for _ in 0..10 {
+                lines.feed("x", &[&vec![b'b'; length][..], b"\n"].concat(), &mut queue);
+            }
+            let found: Vec<usize> = lines.recent(usize::MAX).map(|(_, l)| l.len()).collect();
+            assert!(found.len() >= kept, "{found:?}");
+            assert_eq!(found.last(), Some(&length));
+            assert_eq!(lines.ring.text, found.iter().sum::<usize>());
+            assert!(lines.ring.text <= RING_BYTES.max(length));
+        }
     }
 }

@@ -87,7 +87,7 @@ pub fn check(ready: &Ready, engine: &Engine<'_>) -> Result<Check, String> {
         return Err("it says none of tcp, unix, http, command, file, log".to_owned());
     };
     if let Probe::Tcp(address) | Probe::Http { address, .. } = &probe {
-        crate::supervise::probe::address(address)?;
+        crate::sys::address(address)?;
     }
     Ok(Check { probe, timeout })
 }

@@ -54,6 +54,13 @@ pub fn contract(root: &Root) -> Result<Contract> {
     Ok(contract)
 }
 
+/// Of a program or unit without a box around it. Through text, as [`contract`]: what reads
+/// contracts is in the binary once.
+pub fn bare(contract: &serde_json::Value) -> Result<Contract> {
+    serde_json::from_str(&contract.to_string())
+        .map_err(|error| Failure::new(Code::Internal, error.to_string()))
+}
+
 pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Result<Code> {
     let state = State::new(contract, root);
     finish_restore(contract, root, &state)?;

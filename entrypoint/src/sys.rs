@@ -7,6 +7,7 @@ mod spawn;
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -393,6 +394,24 @@ pub fn spawn_foreground(
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed())
         .ok_or_else(|| io::Error::other("the kernel gave no process id"))
+}
+
+/// `address:port`. Names are not resolved, but for `localhost`: the binary has no resolver.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text
+        .strip_prefix("localhost:")
+        .map(|port| format!("127.0.0.1:{port}"));
+    numeric
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("`{text}` is not an IP address with a port, such as 127.0.0.1:6379"))
+}
+
+/// What `TcpListener::bind` makes of text would bring a resolver of names with it, and with that
+/// a loader of libraries: a tenth of the binary, for names that nobody listens on.
+pub fn listen(text: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address(text).map_err(io::Error::other)?)
 }
 
 /// The next client of a listening socket, not blocking and not passed on to services. One for

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
-use contract::{Contract, Unit, Variables};
+use contract::{Unit, Variables};
 use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 use serde_json::json;
@@ -262,12 +262,11 @@ fn supervise(name: &str, path: &str) -> Result<Code> {
         .map_err(|error| cannot(error.into()))?;
     write!(lock, "{}", std::process::id()).map_err(cannot)?;
     let _turn = turn(name)?;
-    let contract: Contract = serde_json::from_value(json!({
+    let contract = crate::start::bare(&json!({
         "format": contract::FORMAT,
         "product": {"name": name, "title": name, "version": "build"},
         "units": [Unit { name: name.to_owned(), path: path.to_owned() }],
-    }))
-    .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    }))?;
     let root = Root::new("/");
     tmpfiles::make(&contract, &root)?;
     let variables = Variables::default();

@@ -183,10 +183,7 @@ fn is_zone(text: &str) -> bool {
 
 /// A setting's `pattern`, which the whole value must match.
 pub fn pattern(text: &str) -> Result<fancy_regex::Regex, String> {
-    let one_line = |error: fancy_regex::Error| {
-        let words = error.to_string();
-        words.split_whitespace().collect::<Vec<_>>().join(" ")
-    };
+    no_property(text)?;
     // By itself first: `)(` would be well-formed between the parentheses.
     fancy_regex::Regex::new(text).map_err(one_line)?;
     fancy_regex::Regex::new(&format!("\\A(?:{text})\\z")).map_err(one_line)
@@ -195,13 +192,31 @@ pub fn pattern(text: &str) -> Result<fancy_regex::Regex, String> {
 /// A pattern that is looked for in text which nobody has seen yet. What backtracks without end
 /// gives up soon: whoever looks has other things to do.
 pub fn search(text: &str) -> Result<fancy_regex::Regex, String> {
+    no_property(text)?;
     fancy_regex::RegexBuilder::new(text)
         .backtrack_limit(10_000)
         .build()
-        .map_err(|error| {
-            let words = error.to_string();
-            words.split_whitespace().collect::<Vec<_>>().join(" ")
-        })
+        .map_err(one_line)
+}
+
+fn one_line(error: fancy_regex::Error) -> String {
+    let words = error.to_string();
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The tables of classes by Unicode property are a sixteenth of the entrypoint: it has none, and
+/// the builder, whose other crates bring them, must not take what it will not.
+fn no_property(text: &str) -> Result<(), String> {
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter == '\\' && matches!(letters.next(), Some('p' | 'P')) {
+            return Err(
+                "it has a class by Unicode property, `\\p`: write the characters out, or `\\w`"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
 }
 
 fn matches(given: &str, text: &str) -> Result<(), String> {

@@ -287,6 +287,17 @@ fn kinds() -> impl Strategy<Value = Setting> {
     .prop_map(setting)
 }
 
+#[test]
+fn a_class_by_unicode_property_is_refused_whoever_brings_its_tables() {
+    for text in [r"\p{Greek}+", r"[\PL]", r"\\\pN", r"(?i)x\p{Lu}"] {
+        assert!(pattern(text).unwrap_err().contains("property"), "{text}");
+        assert!(search(text).unwrap_err().contains("property"), "{text}");
+    }
+    for (text, value) in [(r"\\p", r"\p"), (r"\w+", "größe7"), (r"(?i)É\d", "é٣")] {
+        assert!(pattern(text).unwrap().is_match(value).unwrap(), "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_panics_and_no_refusal_quotes_the_text(setting in kinds(), text in ".{0,80}|[-0-9a-z*/@:,.%\\[\\]]{0,40}") {

@@ -11,13 +11,12 @@ mod serve;
 
 pub use self::serve::serve;
 
-use std::net::TcpListener;
-
 use contract::Contract;
 
 use crate::exit::{Code, Failure, Result};
 use crate::root::Root;
 use crate::settings::Environment;
+use crate::sys;
 use crate::volume::State;
 
 pub const VARIABLE: &str = "TIFFIN_STATUS_PAGE";
@@ -34,7 +33,7 @@ pub fn prepare(contract: &Contract, root: &Root, environment: &Environment) -> R
     let Some(wanted) = environment.get(VARIABLE) else {
         return Ok(());
     };
-    TcpListener::bind(wanted).map(drop).map_err(|error| {
+    sys::listen(wanted).map(drop).map_err(|error| {
         Failure::new(
             Code::CannotCreate,
             format!("cannot serve {VARIABLE} = {wanted}: {error}"),

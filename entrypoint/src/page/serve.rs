@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::exit::{Code, Failure, Result};
 use crate::root::Root;
 use crate::settings::Environment;
 use crate::supervisord::http::{self, Parsed};
+use crate::sys;
 
 /// Connections at once; who comes later is not listened to.
 const CLIENTS: usize = 16;
@@ -69,7 +70,7 @@ impl Answer {
 
 pub fn serve(contract: Contract, root: &Root, environment: &Environment) -> Result<Code> {
     let address = environment.get(VARIABLE).unwrap_or_default();
-    let listener = TcpListener::bind(address).map_err(|error| {
+    let listener = sys::listen(address).map_err(|error| {
         Failure::new(
             Code::CannotCreate,
             format!("cannot serve {VARIABLE} = {address}: {error}"),

@@ -320,10 +320,7 @@ impl Supervisor<'_> {
             // The box's own messages, unless a service has that name.
             Some("tiffin") if self.called("tiffin").is_empty() => {
                 return Ok(crate::log::said(|lines| {
-                    lines
-                        .recent(usize::MAX)
-                        .map(|(_, line)| line.to_vec())
-                        .collect()
+                    lines.recent(usize::MAX).map(|(_, line)| line).collect()
                 }));
             }
             Some(name) => self.called(name),
@@ -342,7 +339,7 @@ impl Supervisor<'_> {
                     stream
                         .lines
                         .recent(usize::MAX)
-                        .map(|(order, line)| (order, prefixed(slot.name(), line))),
+                        .map(|(order, line)| (order, prefixed(slot.name(), &line))),
                 );
             }
         }

@@ -594,7 +594,7 @@ impl<'a> Supervisor<'a> {
                 let slot = &self.slots[at];
                 let name = slot.name();
                 let mut message = format!("{name} is given up: {reason}");
-                let mut recent: Vec<(u64, &[u8])> = std::iter::once(&slot.out)
+                let mut recent: Vec<(u64, Vec<u8>)> = std::iter::once(&slot.out)
                     .chain(&slot.errors)
                     .flat_map(|stream| stream.lines.recent(20))
                     .collect();
@@ -602,7 +602,7 @@ impl<'a> Supervisor<'a> {
                 let lines: Vec<String> = recent
                     .split_off(recent.len().saturating_sub(20))
                     .into_iter()
-                    .map(|(_, line)| format!("\n  {name} | {}", String::from_utf8_lossy(line)))
+                    .map(|(_, line)| format!("\n  {name} | {}", String::from_utf8_lossy(&line)))
                     .collect();
                 if lines.is_empty() {
                     message.push_str("\nit wrote nothing");

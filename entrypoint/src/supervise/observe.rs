@@ -61,8 +61,7 @@ impl Server {
             return Ok(Server::default());
         };
         let open = || -> std::io::Result<(TcpListener, SocketAddr)> {
-            let address: SocketAddr = wanted.parse().map_err(std::io::Error::other)?;
-            let listener = TcpListener::bind(address)?;
+            let listener = sys::listen(wanted)?;
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             Ok((listener, address))

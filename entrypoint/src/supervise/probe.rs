@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::exit::Code;
 use crate::ready::Probe;
+use crate::sys::address;
 
 const FIRST: Duration = Duration::from_millis(10);
 /// Asking a socket costs next to nothing, and what waits for it starts the sooner.
@@ -83,18 +84,6 @@ pub fn identity(path: &str) -> String {
             format!("{}:{inode}:{when}.{}", file.dev(), file.ctime_nsec())
         },
     )
-}
-
-/// `address:port`. Names are not resolved, but for `localhost`: the binary has no resolver.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
-    let numeric = text
-        .strip_prefix("localhost:")
-        .map(|port| format!("127.0.0.1:{port}"));
-    numeric
-        .as_deref()
-        .unwrap_or(text)
-        .parse()
-        .map_err(|_| format!("`{text}` is not an IP address with a port, such as 127.0.0.1:6379"))
 }
 
 fn http(address: &SocketAddr, host: &str, path: &str) -> bool {

@@ -28,7 +28,8 @@ pub fn compile(pattern: &str, ignore_case: bool, multiline: bool) -> Result<Rege
     if multiline {
         flags.push_str("(?m)");
     }
-    let pattern = flags + &translate(pattern, multiline);
+    let not_understood = || fault::error("a regular expression that is not understood");
+    let pattern = flags + &translate(pattern, multiline).ok_or_else(not_understood)?;
     COMPILED.with_borrow_mut(|compiled| {
         if let Some(regex) = compiled.get(&pattern) {
             return Ok(regex.clone());
@@ -36,8 +37,7 @@ pub fn compile(pattern: &str, ignore_case: bool, multiline: bool) -> Result<Rege
         // Compiling takes some hundred times as long as matching.
         budget::spend(50_000);
         budget::check()?;
-        let regex = Regex::new(&pattern)
-            .map_err(|_| fault::error("a regular expression that is not understood"))?;
+        let regex = Regex::new(&pattern).map_err(|_| not_understood())?;
         if compiled.len() >= 64 {
             compiled.clear();
         }
@@ -51,7 +51,7 @@ thread_local! {
 }
 
 /// What Python and the regex crate write differently.
-fn translate(pattern: &str, multiline: bool) -> String {
+fn translate(pattern: &str, multiline: bool) -> Option<String> {
     let chars: Vec<char> = pattern.chars().collect();
     let mut out = String::new();
     let mut at = 0;
@@ -65,6 +65,8 @@ fn translate(pattern: &str, multiline: bool) -> String {
                 at += usize::from(next.is_some());
                 match next {
                     Some('Z') if !class => out.push_str("\\z"),
+                    // Classes by Unicode property, which Python does not know.
+                    Some('p' | 'P') => return None,
                     // Escaping what needs none is an error in the regex crate.
                     Some(c) if !c.is_alphanumeric() && !c.is_ascii_punctuation() => out.push(c),
                     Some(c @ ('<' | '>')) => out.push(c),
@@ -116,7 +118,7 @@ fn translate(pattern: &str, multiline: bool) -> String {
             c => out.push(c),
         }
     }
-    out
+    Some(out)
 }
 
 fn failed<E>(_: E) -> minijinja::Error {
@@ -285,4 +287,15 @@ fn escape(call: &mut Call) -> Result<Value> {
         out.push(c);
     }
     Ok(Value::from(out))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn classes_by_unicode_property_are_refused_as_python_does() {
+        for pattern in [r"\p{L}", r"[\P{Nd}]"] {
+            assert!(super::compile(pattern, false, false).is_err(), "{pattern}");
+        }
+        assert!(super::compile(r"\\p\w", false, false).is_ok());
+    }
 }

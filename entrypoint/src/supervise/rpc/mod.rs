@@ -11,7 +11,6 @@ mod logs;
 mod processes;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
@@ -220,8 +219,7 @@ fn unix(
 }
 
 fn inet(address: &str) -> std::io::Result<OwnedFd> {
-    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
-    let listener = TcpListener::bind(address)?;
+    let listener = sys::listen(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener.into())
 }
