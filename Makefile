@@ -48,7 +48,7 @@ test-unit: setup-test build ## Unit and integration tests of all crates
 test-e2e: build ## Bake the reference stack, load it, run it, ask it
 	ci/engine run ci/e2e
 
-test-long: setup-test build ## The slow proofs: a storm, the suites of others, udata as a box; ROLES=FOLDER public roles too
+test-long: setup-test build ## The slow proofs: a storm, the suites of others, udata as a box; ROLES=FOLDER, QUADLET=FILE too
 	PROPTEST_CASES=100000 cargo test --locked --package services
 	PROPTEST_CASES=100000 cargo test --locked --package entrypoint --bin entrypoint -- supervisord:: machine_tests::
 	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/supervisors/storm
@@ -58,6 +58,7 @@ test-long: setup-test build ## The slow proofs: a storm, the suites of others, u
 	cargo test --locked --package entrypoint --test upgrade -- --ignored
 	ci/engine run ci/e2e-udata
 	ci/fuzz 20
+	$(if $(QUADLET),QUADLET=$(QUADLET) cargo test --locked --package entrypoint --test manifest generator -- --ignored)
 	$(if $(ROLES),ci/engine run ci/e2e-roles $(ROLES))
 
 fuzz: ## What a fuzzer makes up, for the readers of what comes from outside, SECONDS=60 each

@@ -411,6 +411,79 @@ fn a_quadlet_has_the_values_in_systemd_s_words() {
     b.run(&["manifest", "quadlet"]).exits(78).says("colon");
 }
 
+/// What systemd makes of the generator's unit is what podman is given, word for word.
+#[test]
+#[ignore = "needs podman's generator: make test-long QUADLET=FILE"]
+fn podman_s_generator_makes_a_unit_of_a_quadlet() {
+    let generator = std::env::var_os("QUADLET").expect("QUADLET=FILE, podman's generator");
+    let b = hostile();
+    let text = manifest(&b, &["quadlet", "--memory", "1g", "--cpus", "1.5"]);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("my-box.container"), text).unwrap();
+    let out = Command::new(generator)
+        .args(["-dryrun", "-no-kmsg-log"])
+        .env("QUADLET_UNIT_DIRS", dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&out.stderr);
+    let made = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success(), "{told}");
+    // A key that it does not know is named there.
+    let complaints: Vec<&str> = (told.lines())
+        .filter(|line| line.to_lowercase().contains("my-box") && !line.contains("Loading source"))
+        .collect();
+    assert!(complaints.is_empty(), "{told}");
+    let (_, unit) = made.split_once("---my-box.service---\n").expect(&made);
+    let parsed = services::systemd::parse("my-box.service", &[unit]).unwrap();
+    let words = &parsed.value.commands.start[0].words;
+    let value_of = |flag: &str, begin: &str| {
+        let found: Vec<&String> = (words.windows(2))
+            .filter(|pair| pair[0] == flag && pair[1].starts_with(begin))
+            .map(|pair| &pair[1])
+            .chain(words.iter().filter_map(|word| {
+                let whole = word.starts_with(&format!("{flag}={begin}"));
+                whole.then_some(word)
+            }))
+            .collect();
+        assert_eq!(found.len(), 1, "{flag} {begin}: {words:#?}");
+        found[0].trim_start_matches(&format!("{flag}=")).to_owned()
+    };
+    // systemd makes one dollar sign of two.
+    let motto = value_of("--env", "MOTTO=").replace("$$", "$");
+    assert_eq!(motto, format!("MOTTO={HOSTILE}"));
+    assert_eq!(
+        value_of("--env", "TITLE="),
+        "TITLE=",
+        "what must be given is asked for"
+    );
+    value_of("--secret", "my-box-API_TOKEN,type=mount");
+    value_of("--publish", "9000:9000");
+    value_of("-v", "my-box-data:/data");
+    // It kept the quotes, once, as part of the path.
+    let uploads = value_of("-v", "my-box-up-loads-x:").replace("$$", "$");
+    assert_eq!(uploads, "my-box-up-loads-x:/up loads, \"$X\" é");
+    value_of("--stop-timeout", "");
+    value_of("--memory", "1024m");
+    value_of("--cpus", "1.5");
+    value_of("--health-cmd", "tiffin health --ready");
+    value_of("--cap-drop", "all");
+    assert!(words.iter().any(|w| w == "--read-only"), "{words:#?}");
+    let image = "registry.test:5000/acme/my_box:v1.0";
+    assert_eq!(words.last().unwrap(), image);
+    assert!(!made.contains(SECRET), "{made}");
+    let analyze = tool("systemd-analyze").expect("systemd-analyze");
+    let path = dir.path().join("my-box.service");
+    let text = unit.replace("/usr/bin/podman", "/bin/true");
+    std::fs::write(&path, text).unwrap();
+    let out = Command::new(analyze)
+        .args(["verify", "--man=no"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && !told.contains("my-box"), "{told}");
+}
+
 #[test]
 fn nomad_s_language_is_read_back() {
     let b = hostile();

@@ -1,7 +1,7 @@
 //! podman's quadlet: a `.container` file that systemd's generator makes a unit of.
 
 use super::describe::{Description, Value};
-use super::quote::{comment, unit};
+use super::quote::{comment, unit, unit_text};
 use super::text::head;
 use crate::exit::{Code, Failure, Result};
 
@@ -64,10 +64,11 @@ pub fn write(d: &Description) -> Result<String> {
                 ),
             ));
         }
+        // The generator takes the rest of the line as it stands, quotes too, and quotes it.
         text.line(&format!(
             "Volume={name}-{}:{}",
             mount.name,
-            unit(&mount.path)
+            unit_text(&mount.path)
         ));
     }
     for line in &d.settings {

@@ -61,7 +61,12 @@ pub fn unit(text: &str) -> String {
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }
-    yaml(&text.replace('%', "%%").replace('$', "$$"))
+    yaml(&unit_text(text))
+}
+
+/// The same without quotes.
+pub fn unit_text(text: &str) -> String {
+    text.replace('%', "%%").replace('$', "$$")
 }
 
 /// A string of HCL, in which `${` and `%{` begin templates.
