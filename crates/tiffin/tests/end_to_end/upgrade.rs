@@ -1,7 +1,13 @@
 //! Releases of the reference stack over the same volume: forward, back, forward again, and
 //! never a document lost.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use crate::harness::*;
 
@@ -10,10 +16,10 @@ const DOCUMENTS: usize = 2000;
 
 /// The application's own way to its database.
 const COMMON: &str = "import sys\nfrom reports import settings\nfrom reports.store import Store\nreports = Store(settings.load()).reports\n";
-const FILL: &str = "reports.insert_many({'_id': f'old-{n}', 'title': str(n), 'values': [n], 'state': 'pending', 'mail': None} for n in range(int(sys.argv[1])))";
-const ADD: &str = "reports.insert_one({'_id': 'later', 'title': 'later', 'values': [1], 'state': 'pending', 'mail': None, 'unit': 'm', 'scale': 1})";
+pub const FILL: &str = "reports.insert_many({'_id': f'old-{n}', 'title': str(n), 'values': [n], 'state': 'pending', 'mail': None} for n in range(int(sys.argv[1])))";
+pub const ADD: &str = "reports.insert_one({'_id': 'later', 'title': 'later', 'values': [1], 'state': 'pending', 'mail': None, 'unit': 'm', 'scale': 1})";
 /// How many there are, how many a migration has changed, how many are whole.
-const COUNT: &str = "found = list(reports.find({'_id': {'$regex': '^old-'}}))\n\
+pub const COUNT: &str = "found = list(reports.find({'_id': {'$regex': '^old-'}}))\n\
     whole = sum(d['title'] == d['_id'][4:] and d['values'] == [int(d['title'])] for d in found)\n\
     print(len(found), sum('unit' in d for d in found), sum('scale' in d for d in found), whole, reports.count_documents({'_id': 'later'}))";
 
@@ -29,21 +35,25 @@ fn migration(field: &str, and_then: &str) -> String {
 }
 
 /// A copy of the stack's sources in which releases are made; their images end with it.
-struct Releases {
+pub struct Releases {
     dir: tempfile::TempDir,
+    /// Of other releases that are made meanwhile, the versions are others.
+    mark: u32,
     images: Vec<Loaded>,
     store: String,
 }
 
 impl Releases {
-    fn new() -> Releases {
+    pub fn new() -> Releases {
         let dir = copy_of_sources();
         let store = dir
             .path()
             .join("examples/reference/backend/reports/store.py");
         let store = fs::read_to_string(store).unwrap();
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         Releases {
             dir,
+            mark: NEXT.fetch_add(1, Ordering::Relaxed),
             images: Vec::new(),
             store,
         }
@@ -55,43 +65,58 @@ impl Releases {
 
     /// A release whose application has these migrations besides; gives its version.
     fn build(&mut self, number: &str, migrations: &str, recipe: &str) -> String {
-        let version = format!("{number}-e2e.{}", std::process::id());
-        let sources = self.dir.path().join("release").join(&version);
+        let sources = self.dir.path().join("release").join(number);
         fs::create_dir_all(&sources).unwrap();
         fs::write(
             sources.join("store.py"),
             format!("{}{migrations}", self.store),
         )
         .unwrap();
-        let text = fs::read_to_string(repository().join("examples/reference/tiffin.yaml")).unwrap();
-        let layers = "  - {name: source, tags: [source]}\n";
         let step = format!(
-            "{layers}  - name: release\n    steps:\n      - copy: {{from: ../../release/{version}/store.py, to: /opt/backend/app/reports/}}\n"
+            "{SOURCE}  - name: release\n    steps:\n      - copy: {{from: ../../release/{number}/store.py, to: /opt/backend/app/reports/}}\n"
         );
-        fs::write(self.recipe(), text.replace(layers, &step) + recipe).unwrap();
+        let text = stack().replace(SOURCE, &step);
+        self.make(number, &(text + recipe))
+    }
+
+    /// A release of this recipe; gives its version.
+    pub fn make(&mut self, number: &str, recipe: &str) -> String {
+        let version = format!("{number}-e2e.{}.{}", std::process::id(), self.mark);
+        fs::write(self.recipe(), recipe).unwrap();
         let dist = self.dir.path().join("dist");
         let mut build = Command::new(tiffin());
         build.args(["build", "--version", &version, "--file"]);
         must(build.arg(self.recipe()).arg("--output").arg(&dist));
         let archive = dist.join(format!("backend-{version}.tar"));
-        let image = format!("acme/backend:{version}");
-        self.images.push(Loaded::new(&archive, &image));
+        self.images.push(Loaded::new(&archive, &image_of(&version)));
         fs::remove_file(archive).unwrap();
         version
     }
 }
 
+/// The stack's recipe.
+pub fn stack() -> String {
+    fs::read_to_string(repository().join("examples/reference/tiffin.yaml")).unwrap()
+}
+
+/// Its last layer.
+pub const SOURCE: &str = "  - {name: source, tags: [source]}\n";
+
+pub fn image_of(version: &str) -> String {
+    format!("acme/backend:{version}")
+}
+
 /// The data of one customer.
-struct Customer {
-    volume: Volume,
+pub struct Customer {
+    pub volume: Volume,
 }
 
 impl Customer {
-    fn start(&self, image: &str) -> Container {
+    pub fn start(&self, image: &str) -> Container {
         Container::of(image, &["-v", &self.volume.flag()])
     }
 
-    fn stop(&self, container: Container) {
+    pub fn stop(&self, container: Container) {
         must(&mut docker(&["stop", "-t", "60", &container.name]));
         assert_eq!(
             container.wait(Duration::from_secs(5)),
@@ -101,7 +126,7 @@ impl Customer {
         );
     }
 
-    fn command(&self, image: &str, words: &[&str]) -> Command {
+    pub fn command(&self, image: &str, words: &[&str]) -> Command {
         let mut command = docker(&["run", "--rm", "-v", &self.volume.flag(), image]);
         command.args(words);
         command
@@ -137,7 +162,6 @@ fn releases_go_forward_and_back_and_no_document_is_lost() {
     let next = releases.build("v1.1.0", &unit, "");
     let upgrade = format!("upgrade: {{from: {next}}}\n");
     let last = releases.build("v2.0.0", &(unit + &migration("scale", "")), &upgrade);
-    let image_of = |version: &str| format!("acme/backend:{version}");
 
     let customer = Customer {
         volume: Volume::new(),
