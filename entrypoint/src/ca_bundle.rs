@@ -79,6 +79,22 @@ pub fn write(contract: &Contract, engine: &Engine<'_>, root: &Root) -> Result<()
         .map_err(|error| cannot_create("the file", &path, &error))
 }
 
+/// What tells a program where the file is; nothing, when the operator gave no authority.
+pub fn variables(
+    contract: &Contract,
+    engine: &Engine<'_>,
+    root: &Root,
+) -> Result<Vec<(String, String)>> {
+    let Some((path, _)) = bundle(contract, engine, root)? else {
+        return Ok(Vec::new());
+    };
+    let path = root.path(&path).display().to_string();
+    let each = VARIABLES.iter();
+    Ok(each
+        .map(|name| ((*name).to_owned(), path.clone()))
+        .collect())
+}
+
 /// Tells the services where it is, but for those whose own file says something else.
 pub fn point(
     contract: &Contract,
@@ -98,10 +114,7 @@ pub fn point(
             ),
         ));
     }
-    let Some((path, _)) = bundle(contract, engine, root)? else {
-        return Ok(());
-    };
-    let path = root.path(&path).display().to_string();
+    let variables = variables(contract, engine, root)?;
     for planned in services {
         let service = &mut planned.service;
         let is_meant =
@@ -109,11 +122,9 @@ pub fn point(
         if !is_meant {
             continue;
         }
-        for variable in VARIABLES {
+        for (variable, path) in &variables {
             if !service.environment.iter().any(|(name, _)| name == variable) {
-                service
-                    .environment
-                    .push((variable.to_owned(), path.clone()));
+                service.environment.push((variable.clone(), path.clone()));
             }
         }
     }

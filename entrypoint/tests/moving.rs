@@ -286,3 +286,48 @@ fn what_the_container_itself_is_given_is_the_operators_to_change() {
     assert_eq!(moved(&b).len(), 6);
     assert_eq!(settings(&b), "DB_HOST=127.0.0.1\n");
 }
+
+#[test]
+fn commands_are_given_the_authorities_that_the_new_settings_name() {
+    let mut b = product();
+    b.put(
+        "settings",
+        "CA",
+        json!({"variable": "ca", "type": "certificate"}),
+    );
+    b.contract["ca_bundle"] = json!({"setting": "CA", "services": ["web"]});
+    b.file("/etc/ssl/certs/ca-certificates.crt", "# the public ones");
+    b.script(
+        "move",
+        "echo \"$2 $(cat \"${SSL_CERT_FILE:-ROOT/etc/none}\")\" >> ROOT/moved",
+    );
+    b.file("/etc/none", "nothing");
+    once(&b, "ready");
+    let path = |name: &str| b.path(name).to_str().unwrap().to_owned();
+    let (key, authority) = (path("/key.pem"), path("/authority.pem"));
+    let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ours";
+    let made = std::process::Command::new("openssl")
+        .args(words.split(' '))
+        .args(["-keyout", &key, "-out", &authority])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let pem = fs::read_to_string(&authority).unwrap();
+
+    b.run(&["move", "--check", &new(&b)]).exits(0);
+    assert_eq!(moved(&b), ["check nothing", "check nothing"]);
+    fs::remove_file(b.path("/moved")).unwrap();
+    b.file("/new.env", &format!("DB_HOST=db\nCA_FILE={authority}\n"));
+    // The same in a box that runs, whose files stay its own.
+    let running = b.start().until(&b, "web ready");
+    b.run(&["move", "--check", &new(&b)]).exits(0);
+    running.stop().exits(0);
+    b.run(&["move", &new(&b)]).exits(0);
+    let told = fs::read_to_string(b.path("/moved")).unwrap();
+    let expected: Vec<String> = ["check", "check", "copy", "verify"]
+        .iter()
+        .map(|word| format!("{word} # the public ones\n{pem}"))
+        .collect();
+    assert_eq!(told, expected.concat());
+    once(&b, "skipped");
+}

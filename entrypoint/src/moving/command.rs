@@ -26,11 +26,13 @@ pub struct Step {
     pub name: String,
     words: Vec<String>,
     to: String,
+    environment: Vec<(String, String)>,
     credentials: Credentials,
 }
 
 impl Step {
-    /// `old` and `new` render with the settings as they are and as they will be.
+    /// `old` and `new` render with the settings as they are and as they will be; `trusted` says
+    /// where the authorities are by which the new server is known.
     pub fn new(
         contract: &Contract,
         name: &str,
@@ -38,6 +40,7 @@ impl Step {
         old: &Engine<'_>,
         new: &Engine<'_>,
         accounts: &Accounts,
+        trusted: &[(String, String)],
     ) -> Result<Self> {
         let wrong = |reason: String| cannot(&format!("the `move` of {name}: {reason}"));
         let said = contract.services.get(name).and_then(|s| s.r#move.as_ref());
@@ -51,11 +54,13 @@ impl Step {
         if to.is_empty() || to.len() > LINE || to.contains('\n') {
             return Err(wrong("its `to` is not one line".to_owned()));
         }
+        let credentials = accounts.credentials(name, &service.identity)?;
         Ok(Step {
             name: name.to_owned(),
             words: words.collect::<Result<_, _>>().map_err(wrong)?,
             to,
-            credentials: accounts.credentials(name, &service.identity)?,
+            environment: [&credentials.user.environment(), trusted].concat(),
+            credentials,
         })
     }
 
@@ -152,7 +157,7 @@ impl Step {
         let pid = sys::spawn(&mut sys::Setup {
             argv: &words,
             argv0: None,
-            environment: &self.credentials.user.environment(),
+            environment: &self.environment,
             directory: Some("/".into()),
             credentials: &self.credentials,
             umask: 0o077,

@@ -15,16 +15,18 @@ use contract::Contract;
 use self::command::Step;
 use self::target::Target;
 use crate::accounts::Accounts;
+use crate::control::{self, Request};
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
 use crate::log::{self, say, warn};
 use crate::plan::{self, Plan};
 use crate::root::{Root, cannot_create};
+use crate::runtime::Place;
 use crate::settings::Environment;
 use crate::support::Redactor;
 use crate::upgrade::{self, Decision, Upgrade};
 use crate::volume::{self, State};
-use crate::{backup, start};
+use crate::{backup, ca_bundle, runtime, start};
 
 /// What `move` was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,9 +78,15 @@ pub fn run(
     }
     let (old, new) = (Engine::new(contract, &old), Engine::new(contract, &new));
     let accounts = Accounts::read(root)?;
+    let trusted = ca_bundle::variables(contract, &new, root)?;
+    let _place = match trusted.is_empty() {
+        true => None,
+        false => authorities(contract, root, &new)?,
+    };
     let mut steps = Vec::new();
     for name in &names {
-        steps.push(Step::new(contract, name, &here, &old, &new, &accounts)?);
+        let step = Step::new(contract, name, &here, &old, &new, &accounts, &trusted);
+        steps.push(step?);
     }
     let redactor = Redactor::new(contract, root, &proposed);
     let all = |word: &str, overwrite: bool| -> Result<()> {
@@ -129,6 +137,17 @@ pub fn run(
         }
     }
     Ok(Code::Ok)
+}
+
+/// Writes what the new settings say of the operator's authorities to where a box has it. In a box
+/// that runs (`docker exec BOX tiffin move --check`) the place is there.
+fn authorities(contract: &Contract, root: &Root, new: &Engine<'_>) -> Result<Option<Place>> {
+    let place = match control::ask(root, &Request::Status { measure: false }) {
+        Ok(_) => None,
+        Err(_) => Some(runtime::prepare(root)?),
+    };
+    ca_bundle::write(contract, new, root)?;
+    Ok(place)
 }
 
 fn cannot(reason: &str) -> Failure {

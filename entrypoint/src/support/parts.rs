@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::root::Root;
 use crate::settings::{self, Environment};
 use crate::volume::State;
-use crate::{preflight, start};
+use crate::{ca_bundle, preflight, start};
 
 pub struct Part {
     /// Its path in the archive.
@@ -116,11 +116,14 @@ fn commands(about: &About) -> Vec<Part> {
     let resolved = start::resolve(contract, &state, &about.environment).unwrap_or_default();
     let variables = start::values(contract, &about.root, &resolved);
     let engine = Engine::new(contract, &variables);
+    // Servers of the operator's may be known by his own authorities alone.
+    let trusted = ca_bundle::variables(contract, &engine, &about.root).unwrap_or_default();
     let part = |(name, words): (&String, &Vec<String>)| {
+        let trusted = trusted.clone();
         let words: Result<Vec<String>, String> =
             words.iter().map(|word| engine.text(word)).collect();
         let make = move || match words {
-            Ok(words) => command::run(&words),
+            Ok(words) => command::run(&words, &trusted),
             Err(problem) => Made {
                 text: Vec::new(),
                 problem: Some(problem),

@@ -376,29 +376,52 @@ impl Databases {
 
     /// What starts them in the same image, which has the servers; nothing of Tiffin does.
     pub fn script() -> String {
+        Self::script_with("", "", "--port 6380")
+    }
+
+    fn script_with(client: &str, mongod: &str, redis: &str) -> String {
         let password = Self::PASSWORD;
         let user = format!(
-            "import pymongo; pymongo.MongoClient()['reports'].command('createUser', 'app', pwd='{password}', roles=['readWrite'])"
+            "import pymongo; pymongo.MongoClient({client})['reports'].command('createUser', 'app', pwd='{password}', roles=['readWrite'])"
         );
         format!(
-            "mkdir /tmp/db && /opt/mongodb/bin/mongod --bind_ip_all --dbpath /tmp/db --fork --logpath /tmp/mongod.log \
+            "mkdir /tmp/db && /opt/mongodb/bin/mongod --bind_ip_all --dbpath /tmp/db --fork --logpath /tmp/mongod.log {mongod} \
              && /opt/mongodb/venv/bin/python -c \"{user}\" \
-             && exec redis-server --bind 0.0.0.0 --port 6380 --requirepass '{password}'"
+             && exec redis-server --bind 0.0.0.0 {redis} --requirepass '{password}'"
         )
     }
 
     pub fn new(network: &str) -> Databases {
+        Self::start(&["--network", network], &Self::script(), &[])
+    }
+
+    /// They speak TLS alone, with the `server.pem` and `server.key` of that folder, and are reached
+    /// by that name.
+    pub fn with_tls(network: &str, name: &str, folder: &Path) -> Databases {
+        let mount = format!("{}:/tls:ro", folder.display());
+        let flags = ["--network", network, "--network-alias", name, "-v", &mount];
+        let script = Self::script_with(
+            "tls=True, tlsInsecure=True",
+            "--tlsMode requireTLS --tlsCertificateKeyFile /tmp/pem",
+            "--port 0 --tls-port 6380 --tls-cert-file /tls/server.pem --tls-key-file /tls/server.key --tls-auth-clients no \
+             --tls-ca-cert-file /tls/server.pem",
+        );
+        let script = format!("cat /tls/server.pem /tls/server.key >/tmp/pem && {script}");
+        Self::start(&flags, &script, &["--tls", "--insecure"])
+    }
+
+    fn start(flags: &[&str], script: &str, client: &[&str]) -> Databases {
         let password = Self::PASSWORD;
         let container = Container {
             name: unique("databases"),
         };
         let image = image();
         let mut command = docker(&["run", "-d", "--name", &container.name]);
-        command.args(["--network", network, "--entrypoint", "/bin/sh"]);
-        must(command.args([&image, "-c", &Self::script()]));
+        command.args(flags).args(["--entrypoint", "/bin/sh"]);
+        must(command.args([&image, "-c", script]));
         let answers = || {
-            let ping = ["redis-cli", "-p", "6380", "-a", password, "ping"];
-            output(&mut container.exec(&ping))
+            let ping = ["redis-cli", "-p", "6380", "-a", password];
+            output(&mut container.exec(&[&ping, client, &["ping"]].concat()))
                 .stdout
                 .starts_with(b"PONG")
         };

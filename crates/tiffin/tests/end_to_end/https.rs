@@ -9,7 +9,7 @@ use std::{
 
 use crate::harness::*;
 
-const NAME: &str = "portal.bank.test";
+pub const NAME: &str = "portal.bank.test";
 
 fn openssl(folder: &Path, line: &str) -> String {
     let mut command = Command::new("openssl");

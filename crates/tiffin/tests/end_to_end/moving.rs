@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::harness::*;
+use crate::https;
 
 const PYTHON: &str = "/opt/backend/venv/bin/python";
 
@@ -14,8 +15,9 @@ import datetime, hashlib, json, os, re, sys, time
 import bson, pymongo, redis
 from bson import json_util
 if len(sys.argv) > 1:
-    mongo = pymongo.MongoClient("127.0.0.1").reports
-    cache = redis.Redis(port=6380, password=sys.argv[1])
+    tls = os.path.exists("/tls")
+    mongo = pymongo.MongoClient("127.0.0.1", **({"tls": True, "tlsInsecure": True} if tls else {})).reports
+    cache = redis.Redis(port=6380, password=sys.argv[1], **({"ssl": True, "ssl_cert_reqs": "none"} if tls else {}))
 else:
     config = json.load(open("/etc/mongodb/users.json"))
     admin = config["admin"]
@@ -406,4 +408,85 @@ fn a_copy_that_is_not_the_same_is_never_taken_for_one() {
     // An index with a time to live is there only once all is the same.
     let index = "print(mongo.passing.index_information()['until_1']['expireAfterSeconds'])";
     assert_eq!(python(&server.container, index, true), "3600");
+}
+
+/// The servers speak TLS alone, and are known by the customer's own authority.
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn databases_move_to_servers_with_tls_of_an_authority_of_the_customers_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, _) = https::pair(folder.path(), "authority", None);
+    https::pair(folder.path(), "server", Some("authority"));
+    let (network, volume) = (Network::new(), Volume::new());
+    let mover = Mover {
+        network: &network,
+        volume: &volume,
+    };
+    let container = mover.start();
+    let report = container.round_trip();
+    python(&container, FILL, false);
+    let before = python(&container, DIGEST, false);
+    stop(container);
+    let server = Databases::with_tls(&network.name, https::NAME, folder.path());
+
+    // What is no TLS, of an authority that nobody named, or of another name is found out.
+    let plain = target(&server, Databases::PASSWORD).replace(&server.container.name, https::NAME);
+    let unknown = format!("{plain}MONGODB_TLS=on\nREDIS_TLS=on\n");
+    let known = format!("{unknown}CA_BUNDLE_FILE=/data/authority.pem\n");
+    mover.shell(&format!(
+        "cat >/data/authority.pem <<END\n{authority}END\nchmod 644 /data/authority.pem"
+    ));
+    let other_name = known.replace(https::NAME, &server.container.name);
+    let only_redis = |settings: &str| {
+        let lines = settings
+            .lines()
+            .filter(|line| !line.starts_with("MONGODB_"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    for (settings, wanted) in [
+        (plain.clone(), "mongod: the connection failed: "),
+        (only_redis(&plain), "redis-server: the connection broke: "),
+        (unknown.clone(), "CERTIFICATE_VERIFY_FAILED"),
+        (only_redis(&unknown), "CERTIFICATE_VERIFY_FAILED"),
+        (other_name.clone(), "Hostname mismatch"),
+        (only_redis(&other_name), "Hostname mismatch"),
+    ] {
+        let said = mover.ends(&[], &["--check"], &settings, 1);
+        assert!(said.contains(wanted), "no `{wanted}` in {said}");
+        assert!(said.contains("the server is not as it must be"), "{said}");
+    }
+
+    let said = mover.ends(&["--read-only"], &[], &known, 0);
+    for wanted in [
+        "mongod: moved: 5000 documents are the same, sha256 ",
+        "mongod, redis-server: copied and compared in ",
+        "/data/settings.env has the new MONGODB_HOST, ",
+    ] {
+        assert!(said.contains(wanted), "no `{wanted}` in {said}");
+    }
+    assert_eq!(python(&server.container, DIGEST, true), before);
+
+    // All of the application's ways lead there: migration, web, worker and scheduler.
+    let container = mover.start();
+    let (code, body) = container.get(&format!("/reports/{report}"));
+    assert_eq!(code, 200, "{body}");
+    container.round_trip();
+    let status = must(&mut container.exec(&["tiffin", "status"]));
+    for name in ["mongod", "redis-server"] {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        assert!(line.contains("skipped"), "{status}");
+    }
+    // The queue's client would take any certificate if it were not told to look.
+    let queue =
+        "from reports.tasks import celery; celery.connection().ensure_connection(max_retries=1)";
+    let words = ["/opt/backend/bin/run", "python", "-c", queue];
+    let said = must_fail(&mut container.exec(&words), 1);
+    assert!(said.contains("CERTIFICATE_VERIFY_FAILED"), "{said}");
+    let bundle = folder.path().join("support.tar.gz");
+    let mut command = container.exec(&["tiffin", "support-bundle"]);
+    must(command.stdout(std::fs::File::create(&bundle).unwrap()));
+    let mut tar = Command::new("tar");
+    tar.arg("-xzOf").arg(&bundle);
+    let figures = must(tar.args(["--wildcards", "*/support/redis.txt"]));
+    assert!(figures.contains("redis_version:"), "{figures}");
 }

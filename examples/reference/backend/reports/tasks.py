@@ -2,6 +2,7 @@
 
 import functools
 import smtplib
+import ssl
 
 from celery import Celery
 from celery.signals import beat_init
@@ -12,6 +13,9 @@ from .store import HEARTBEAT_SECONDS, Store
 
 config = settings.load()
 celery = Celery("reports", broker=f"{config.redis_url}/0")
+if config.redis_url.startswith("rediss:"):
+    # Celery would take any certificate otherwise.
+    celery.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
 celery.conf.update(
     task_ignore_result=True,
     # A job whose worker dies goes back to the queue.
