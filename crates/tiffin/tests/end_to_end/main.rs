@@ -29,3 +29,4 @@ mod steps;
 mod storm;
 mod units;
 mod upgrade;
+mod verbs;
