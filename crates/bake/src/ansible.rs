@@ -47,7 +47,8 @@ const LAUNCHER: [(&str, &str); 9] = [
 ];
 const CONNECTION: &str = include_str!("../assets/connection/tiffin.py");
 const MACHINE: &str = include_str!("../assets/bin/machine");
-const STAND_INS: [(&str, &str); 8] = [
+const STAND_INS: [(&str, &str); 9] = [
+    ("brought-along", include_str!("../assets/bin/brought-along")),
     ("systemctl", include_str!("../assets/bin/systemctl")),
     ("service", include_str!("../assets/bin/service")),
     ("supervisorctl", include_str!("../assets/bin/supervisorctl")),

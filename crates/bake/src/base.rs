@@ -2,7 +2,7 @@
 
 use std::{
     error::Error as StdError,
-    fs::{self, File},
+    fs,
     io::Write,
     path::Path,
     process::{Command, Stdio},
@@ -97,6 +97,9 @@ pub struct How<'a> {
     pub packages: &'a host::Packages<'a>,
 }
 
+/// As every machine has it: what runs in a bake asks for its own machine by name.
+const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
 /// Makes the base in the empty directory `into`.
 pub fn make(
     base: &Base,
@@ -129,10 +132,10 @@ pub fn make(
         }
         Err(_) => fs::create_dir(&etc).map_err(Error::io("make", &etc))?,
     }
-    for name in ["etc/resolv.conf", "etc/hosts", "etc/hostname"] {
-        let path = into.join(name);
+    for (name, text) in [("resolv.conf", ""), ("hosts", HOSTS), ("hostname", "")] {
+        let path = etc.join(name);
         let _ = fs::remove_file(&path);
-        File::create(&path).map_err(Error::io("write", &path))?;
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
     }
     Ok(())
 }

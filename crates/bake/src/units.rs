@@ -45,27 +45,7 @@ pub fn full(name: &str) -> String {
     }
 }
 
-/// Prints `UNIT.wants/OTHER`, one a line, after the packages' generators ran as systemd.generator(7)
-/// says. systemd's own are about the machine: its file systems, terminals and boot loader.
-const BROUGHT_ALONG: &str = r#"
-made=/run/tiffin-generated
-mkdir -p $made/normal $made/early $made/late || exit
-for directory in /etc /usr/local/lib /lib; do
-    for generator in $directory/systemd/system-generators/*; do
-        case ${generator##*/} in systemd-*) continue ;; esac
-        [ -x "$generator" ] || continue
-        timeout 20 "$generator" $made/normal $made/early $made/late </dev/null >&2 ||
-            echo "generator $generator"
-    done
-done
-for base in $made/normal $made/early $made/late \
-    /etc/systemd/system /usr/local/lib/systemd/system /lib/systemd/system; do
-    for link in $base/*.service.wants/* $base/*.service.requires/*; do
-        [ ! -L "$link" ] || echo "${link#"$base"/}"
-    done
-done
-rm -rf $made
-"#;
+const BROUGHT_ALONG: &str = include_str!("../assets/bin/brought-along");
 
 /// Those that a box supervises.
 ///

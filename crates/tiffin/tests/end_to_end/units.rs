@@ -181,3 +181,77 @@ fn a_killed_build_leaves_no_unit_running() {
         "the unit outlives its build"
     );
 }
+
+/// Roles for databases make users and tables while the server runs.
+const DATABASES: &str = r#"
+    - apt:
+        name: [mariadb-server, postgresql, python3-psycopg2, python3-pymysql]
+        install_recommends: false
+        update_cache: true
+        cache_valid_time: 3600
+    - copy:
+        dest: /etc/mysql/mariadb.conf.d/90-port.cnf
+        content: "[mysqld]\nport = 16394\n"
+    - copy:
+        dest: /etc/postgresql/15/main/conf.d/port.conf
+        content: "port = 16393\n"
+    - service: {name: "{{ item }}", state: started, enabled: true}
+      loop: [postgresql, mariadb]
+    - wait_for: {port: 16394, timeout: 60}
+    - become: true
+      become_user: postgres
+      block:
+        - community.postgresql.postgresql_user: {name: app, role_attr_flags: NOSUPERUSER, port: 16393}
+        - community.postgresql.postgresql_db: {name: app, owner: app, port: 16393}
+        - community.postgresql.postgresql_query:
+            db: app
+            port: 16393
+            query: create table word (text varchar); insert into word values ('from the build')
+    - community.mysql.mysql_db: {name: app, login_unix_socket: /run/mysqld/mysqld.sock}
+    - community.mysql.mysql_user:
+        name: app
+        priv: "app.*:ALL"
+        plugin: unix_socket
+        login_unix_socket: /run/mysqld/mysqld.sock
+    - community.mysql.mysql_query:
+        login_db: app
+        login_unix_socket: /run/mysqld/mysqld.sock
+        query: ["create table word (text varchar(20))", "insert into word values ('from the build')"]
+"#;
+
+#[test]
+#[ignore = "needs a baked box and minutes: make test-long"]
+fn long_databases_are_filled_by_ansibles_modules_and_are_whole_in_the_box() {
+    let small = Small::new(DATABASES);
+    let recipe = "name: test/small\nplaybook: site.yml\nstart: [postgresql, mariadb]\n";
+    small.write("tiffin.yaml", recipe);
+    let said = built(&small);
+    assert!(
+        said.contains("ran while it was baked") && !said.contains("no task started it"),
+        "{said}"
+    );
+    let loaded = Loaded::new(&small.dist().join("small-v1.tar"), "test/small:v1");
+    let running = Container::of(&loaded.image, &[]);
+    running.until_healthy();
+    let ask = |script: &str| must(&mut running.exec(&["bash", "-c", script]));
+    let read = "select text from word";
+    let postgresql = format!("su postgres -c \"psql -p 16393 -tAc '{read}' app\"");
+    assert_eq!(ask(&postgresql), "from the build");
+    assert_eq!(
+        ask(&format!("mariadb -N -e '{read}' app")),
+        "from the build"
+    );
+    // They were stopped as their units say: neither had to recover.
+    let logs = "cat /var/log/postgresql/* /var/log/mysql/* 2>/dev/null; true";
+    let logs = ask(logs) + &running.logs();
+    for recovery in ["not properly shut down", "crash recovery"] {
+        assert!(!logs.contains(recovery), "{logs}");
+    }
+    must(&mut docker(&["stop", "--time", "60", &running.name]));
+    assert_eq!(
+        running.wait(Duration::from_secs(1)),
+        0,
+        "{}",
+        running.logs()
+    );
+}
