@@ -440,10 +440,7 @@ fn podman_s_generator_makes_a_unit_of_a_quadlet() {
         let found: Vec<&String> = (words.windows(2))
             .filter(|pair| pair[0] == flag && pair[1].starts_with(begin))
             .map(|pair| &pair[1])
-            .chain(words.iter().filter_map(|word| {
-                let whole = word.starts_with(&format!("{flag}={begin}"));
-                whole.then_some(word)
-            }))
+            .chain((words.iter()).filter(|word| word.starts_with(&format!("{flag}={begin}"))))
             .collect();
         assert_eq!(found.len(), 1, "{flag} {begin}: {words:#?}");
         found[0].trim_start_matches(&format!("{flag}=")).to_owned()
