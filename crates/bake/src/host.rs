@@ -17,6 +17,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
+    clean,
     error::{Error, Result},
     sandbox::Sandbox,
 };
@@ -182,10 +183,9 @@ impl Host {
         set("SHELL", "/bin/sh");
         set("LANG", "C.UTF-8");
         set("DEBIAN_FRONTEND", "noninteractive");
-        // Python then writes bytecode that is checked by content, which does not depend on
-        // file times, and many tools stop writing the time of day.
-        set("SOURCE_DATE_EPOCH", &epoch.to_string());
-        set("PYTHONHASHSEED", "0");
+        for (key, value, _) in clean::TOLD {
+            set(key, value.unwrap_or(&epoch.to_string()));
+        }
         set("PIP_DISABLE_PIP_VERSION_CHECK", "1");
         set("PIP_ROOT_USER_ACTION", "ignore");
         set("PIP_CACHE_DIR", "/run/tiffin/cache/pip");

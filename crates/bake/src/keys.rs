@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Raised when a change of this program changes what a layer holds, or how it is kept.
-const OUTPUT: &str = "4";
+const OUTPUT: &str = "5";
 /// Clamps file times where neither the caller nor git says better: 2025-01-01.
 const EPOCH: u64 = 1_735_689_600;
 

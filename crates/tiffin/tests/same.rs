@@ -3,9 +3,10 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use common::{Small, can_build, must};
+use common::{Small, can_build, must, said};
 
 /// Commits what a vendor has in git, all at one date.
 fn commit(small: &Small) {
@@ -30,7 +31,7 @@ fn neither_place_nor_time_nor_machine_shows_in_a_box() {
     if !can_build() {
         return;
     }
-    let mut sums = Vec::new();
+    let (mut sums, mut built) = (Vec::new(), Vec::new());
     for other in [false, true] {
         // Each has its own directory, recipe, cache and output.
         let small = Small::new(100_000);
@@ -71,6 +72,24 @@ fn neither_place_nor_time_nor_machine_shows_in_a_box() {
         let told =
             must(Command::new(env!("CARGO_BIN_EXE_tiffin")).args(["inspect", "--json", &archive]));
         assert!(told.contains("2025-06-30T07:00:00Z"), "{told}");
+        built.push(small);
     }
+    let differences = |one: &Small, other: &Path| {
+        let mut command = Command::new("diffoscope");
+        command.args(["--text", "-"]).arg(one.archive()).arg(other);
+        command.output().ok()
+    };
+    let Some(out) = differences(&built[0], &built[1].archive()) else {
+        assert!(std::env::var_os("CI").is_none(), "CI must have diffoscope");
+        assert_eq!(sums[0], sums[1]);
+        return;
+    };
+    assert!(
+        out.status.success() && said(&out).is_empty(),
+        "{}",
+        said(&out)
+    );
     assert_eq!(sums[0], sums[1]);
+    let other = differences(&built[0], &built[1].at("dist/small-v1.cdx.json"));
+    assert_eq!(other.unwrap().status.code(), Some(1), "it can tell");
 }
