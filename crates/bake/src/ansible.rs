@@ -16,6 +16,7 @@ use crate::{
     Progress,
     error::{Error, Result},
     interrupt, reads,
+    sandbox::Sandbox,
 };
 
 /// The name of the one host that every play of a bake runs on.
@@ -46,6 +47,9 @@ const LAUNCHER: [(&str, &str); 9] = [
     ("tiffin_vault.py", include_str!("../assets/tiffin_vault.py")),
 ];
 const CONNECTION: &str = include_str!("../assets/connection/tiffin.py");
+/// Where a system's Python may lie: the usual place, and that of Red Hat's family for its own
+/// programs alone.
+const PYTHONS: [&str; 2] = ["/usr/bin/python3", "/usr/libexec/platform-python"];
 const MACHINE: &str = include_str!("../assets/bin/machine");
 const STAND_INS: [(&str, &str); 9] = [
     ("brought-along", include_str!("../assets/bin/brought-along")),
@@ -71,10 +75,18 @@ pub fn assets() -> Vec<&'static str> {
         .collect()
 }
 
+/// The box's own Python, which runs modules and stand-ins. Where there is none yet, tasks can
+/// only be `raw`, and may install the usual one.
+pub fn python(sandbox: &Sandbox) -> &'static str {
+    let there = |path: &&str| sandbox.open_file(path).is_ok();
+    PYTHONS.into_iter().find(there).unwrap_or(PYTHONS[0])
+}
+
 /// Writes the stand-ins into `bin`, which is first on the PATH in the sandbox.
-pub fn write_stand_ins(bin: &Path) -> Result<()> {
+pub fn write_stand_ins(bin: &Path, python: &str) -> Result<()> {
     for (name, text) in STAND_INS {
         let path = bin.join(name);
+        let text = text.replacen(PYTHONS[0], python, 1);
         fs::write(&path, text).map_err(Error::io("write", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
             .map_err(Error::io("write", &path))?;
@@ -89,6 +101,7 @@ pub struct Ansible<'a> {
     pub version: String,
     /// This build's own, with it gone.
     pub dir: PathBuf,
+    /// The last is this build's own, of the box.
     inventories: Vec<PathBuf>,
     /// Of the inventory: all that the one host is in.
     pub groups: Vec<String>,
@@ -152,7 +165,7 @@ impl<'a> Ansible<'a> {
             recipe.groups.clone()
         };
         let own = dir.join("inventory/box.json");
-        write(&own, &inventory(&groups).to_string())?;
+        write(&own, &inventory(&groups, PYTHONS[0]).to_string())?;
         ansible.inventories.push(own);
         ansible.groups = groups;
         Ok(ansible)
@@ -279,6 +292,10 @@ impl<'a> Ansible<'a> {
 
     /// Runs a layer's tags in the sandbox. Records of what tasks did are appended to `events`.
     pub fn play(&self, layer: &Layer, run: &Run, progress: &dyn Progress) -> Result<()> {
+        if let Some(own) = self.inventories.last() {
+            let text = inventory(&self.groups, run.python).to_string();
+            fs::write(own, text).map_err(Error::io("write", own))?;
+        }
         let mut command = self.command();
         if run.offline {
             // Lookups and delegated tasks have no network either.
@@ -419,6 +436,8 @@ fn roles_of_list(text: &str) -> Option<BTreeSet<String>> {
 /// One layer's run.
 pub struct Run<'a> {
     pub pid: u32,
+    /// The box's, see [`python`].
+    pub python: &'a str,
     pub environment: &'a BTreeMap<String, String>,
     pub events: &'a Path,
     /// Where it is noted what the play reads, and the directories of which all is input.
@@ -487,11 +506,11 @@ impl Transcript {
     }
 }
 
-fn inventory(groups: &[String]) -> Value {
+fn inventory(groups: &[String], python: &str) -> Value {
     let host = serde_json::json!({
         "ansible_connection": "tiffin",
         "ansible_user": "root",
-        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_python_interpreter": python,
     });
     let mut children = serde_json::Map::new();
     for group in groups {

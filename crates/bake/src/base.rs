@@ -39,11 +39,20 @@ pub trait Image: Sync {
     fn unpack(&self, into: &Path) -> std::result::Result<(), Box<dyn StdError + Send + Sync>>;
 }
 
-/// Debian's release name, for choosing the host's package sources: what the base in `tree`
-/// says of itself. Empty for a system that is not Debian, whose own sources serve it.
-pub fn suite(base: &Base, tree: &Path) -> String {
+/// Whose packages a base takes.
+#[derive(Debug, PartialEq)]
+pub struct System {
+    /// Debian's release name, for choosing the host's package sources. Empty for a system that
+    /// is not Debian, whose own sources serve it.
+    pub suite: String,
+    /// Under which its package lists are kept: those of one system are of no use to another.
+    pub lists: String,
+}
+
+/// What the base in `tree` says of itself.
+pub fn system(base: &Base, tree: &Path) -> System {
     if let Base::Debootstrap { suite } = base {
-        return suite.clone();
+        return System::debian(suite);
     }
     // A link in it may lead anywhere, so both places are looked at by name.
     let texts = ["usr/lib/os-release", "etc/os-release"].map(|name| {
@@ -58,8 +67,17 @@ pub fn suite(base: &Base, tree: &Path) -> String {
     release(&texts.concat())
 }
 
+impl System {
+    pub fn debian(suite: &str) -> System {
+        System {
+            suite: suite.to_owned(),
+            lists: suite.to_owned(),
+        }
+    }
+}
+
 /// os-release(5).
-fn release(text: &str) -> String {
+fn release(text: &str) -> System {
     let value = |key: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
@@ -68,11 +86,19 @@ fn release(text: &str) -> String {
     match (value("ID"), value("VERSION_CODENAME")) {
         // It becomes part of paths, and a base may say anything.
         (Some("debian"), Some(name)) if name.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-            name.to_owned()
+            System::debian(name)
         }
         // A tar of files that say nothing of themselves.
-        (None, _) => "bookworm".to_owned(),
-        _ => String::new(),
+        (None, _) => System::debian("bookworm"),
+        (Some(id), codename) => {
+            let release = codename.or(value("VERSION_ID")).unwrap_or_default();
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+            let name = format!("{id}-{release}");
+            System {
+                suite: String::new(),
+                lists: name.chars().map(plain).take(64).collect(),
+            }
+        }
     }
 }
 
@@ -283,10 +309,22 @@ mod tests {
     fn the_hosts_package_sources_are_for_debian_alone() {
         let debian =
             "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nVERSION_CODENAME=trixie\nID=debian\n";
-        assert_eq!(release(debian), "trixie");
-        assert_eq!(release("ID=ubuntu\nVERSION_CODENAME=jammy\n"), "");
-        assert_eq!(release("ID=\"rocky\"\nID_LIKE=\"rhel\"\n"), "");
-        assert_eq!(release(""), "bookworm");
-        assert_eq!(release("ID=debian\nVERSION_CODENAME=../../x\n"), "");
+        assert_eq!(release(debian), System::debian("trixie"));
+        assert_eq!(release(""), System::debian("bookworm"));
+        for (text, lists) in [
+            ("ID=ubuntu\nVERSION_CODENAME=jammy\n", "ubuntu-jammy"),
+            ("ID=ubuntu\nVERSION_CODENAME=noble\n", "ubuntu-noble"),
+            (
+                "ID=\"rocky\"\nID_LIKE=\"rhel\"\nVERSION_ID=\"8.9\"\n",
+                "rocky-8-9",
+            ),
+            ("ID=debian\nVERSION_CODENAME=../../x\n", "debian-------x"),
+        ] {
+            let system = System {
+                suite: String::new(),
+                lists: lists.to_owned(),
+            };
+            assert_eq!(release(text), system, "{text}");
+        }
     }
 }

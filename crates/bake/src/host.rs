@@ -17,6 +17,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
+    base::System,
     clean,
     error::{Error, Result},
     sandbox::Sandbox,
@@ -171,7 +172,8 @@ const APT_OFFLINE: &str = include_str!("../assets/apt-offline");
 
 impl Host {
     /// Prepares `dir`, shown as `/run/tiffin`.
-    pub fn prepare(dir: &Path, packages: &Packages, suite: &str, epoch: u64) -> Result<Host> {
+    pub fn prepare(dir: &Path, packages: &Packages, system: &System, epoch: u64) -> Result<Host> {
+        let suite = &system.suite;
         let Packages { cache, offline } = *packages;
         let make = |path: &Path| fs::create_dir_all(path).map_err(Error::io("make", path));
         let mut environment = BTreeMap::new();
@@ -223,9 +225,7 @@ impl Host {
             (pip.clone(), "/run/tiffin/cache/pip".into()),
             (wheels.clone(), "/run/tiffin/cache/wheels".into()),
         ];
-        let lists = cache
-            .join("lists")
-            .join(if suite.is_empty() { "other" } else { suite });
+        let lists = cache.join("lists").join(&system.lists);
         make(&lists.join("partial"))?;
         binds.push((lists.clone(), "/var/lib/apt/lists".into()));
         make(&dir.join("cache/apt"))?;

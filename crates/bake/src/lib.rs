@@ -418,7 +418,7 @@ impl Kitchen<'_> {
                 fs::create_dir_all(&path).map_err(Error::io("make", &path))?;
             }
         }
-        let suite = base::suite(
+        let system = base::system(
             &self.recipe.base,
             lower.first().map_or(tree, PathBuf::as_path),
         );
@@ -426,8 +426,7 @@ impl Kitchen<'_> {
             cache: &self.cache.downloads(),
             offline: self.options.offline,
         };
-        let mut host = host::Host::prepare(&shown, &packages, &suite, self.clock)?;
-        ansible::write_stand_ins(&shown.join("bin"))?;
+        let mut host = host::Host::prepare(&shown, &packages, &system, self.clock)?;
         let units = running::Units {
             wanted: &self.recipe.start,
             shown: &shown,
@@ -448,6 +447,8 @@ impl Kitchen<'_> {
             binds: host.binds.clone(),
         };
         let sandbox = sandbox::Sandbox::open(self.options.helper, &layout)?;
+        let python = ansible::python(&sandbox);
+        ansible::write_stand_ins(&shown.join("bin"), python)?;
         if let Some(reason) = host.fetch_lists(&sandbox)? {
             self.options
                 .progress
@@ -463,6 +464,7 @@ impl Kitchen<'_> {
         let mut played = if layer.steps.is_empty() {
             let run = ansible::Run {
                 pid: sandbox.pid,
+                python,
                 environment: &host.environment,
                 events: &events,
                 reads: &reads,

@@ -196,6 +196,19 @@ impl Small {
     }
 }
 
+/// A file of a box, from the uppermost layer that has it.
+pub fn in_box(archive: &Path, path: &str) -> Option<String> {
+    let script = r#"for blob in $(tar -xOf "$1" manifest.json | grep -o 'blobs/sha256/[0-9a-f]*' | tail -n +2 | tac); do
+        tar -xOf "$1" $blob | tar -xzO "$2" 2>/dev/null && exit
+        done; exit 7"#;
+    let mut command = Command::new("bash");
+    command.args(["-c", script, "bash"]).arg(archive).arg(path);
+    let out = command.output().unwrap();
+    out.status
+        .success()
+        .then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
 pub fn tiffin(arguments: &[&str]) -> (i32, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_tiffin"))
         .args(arguments)
