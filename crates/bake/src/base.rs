@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     fs,
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -117,6 +117,21 @@ fn given<'a>(base: &Base, image: Option<&'a dyn Image>) -> Result<&'a dyn Image>
     image.ok_or_else(|| Error::Unsupported(format!("on base {base:?}: nobody read the image")))
 }
 
+/// Where the packages of a base of this suite are kept between builds.
+fn kept(suite: &str, packages: &host::Packages) -> PathBuf {
+    packages.cache.join("base").join(suite)
+}
+
+/// Bytes of packages that making the base in `into` has fetched, after those that there were.
+pub fn fetched(base: &Base, into: &Path, packages: &host::Packages, had: u64) -> u64 {
+    let Base::Debootstrap { suite } = base else {
+        return 0;
+    };
+    let here = host::bytes_below(&into.join("var/cache/apt/archives"));
+    here.max(host::bytes_below(&kept(suite, packages).join("archives")))
+        .saturating_sub(had)
+}
+
 /// How a base is made, besides what it is.
 pub struct How<'a> {
     pub epoch: u64,
@@ -169,7 +184,7 @@ pub fn make(
 fn debootstrap(suite: &str, packages: &[String], into: &Path, how: &How) -> Result<()> {
     let epoch = how.epoch;
     // Of its own: the whole directory goes in and out.
-    let kept = how.packages.cache.join("base").join(suite);
+    let kept = kept(suite, how.packages);
     let (archives, lists) = (kept.join("archives"), kept.join("lists"));
     for dir in [&archives, &lists] {
         fs::create_dir_all(dir).map_err(Error::io("make", dir))?;

@@ -155,6 +155,8 @@ pub struct Host {
     pip: PathBuf,
     wheels: PathBuf,
     offline: bool,
+    /// Bytes of packages, answers and files that were there before this layer.
+    had: [u64; 3],
 }
 
 /// What is kept of packages between builds, and whether there is anything else.
@@ -266,6 +268,7 @@ impl Host {
             text += "Acquire::Check-Valid-Until \"false\";\n";
         }
         fs::write(&conf, text).map_err(Error::io("write", &conf))?;
+        let had = [&archives, &pip, &wheels].map(|dir| bytes_below(dir));
         Ok(Host {
             binds,
             environment,
@@ -276,7 +279,17 @@ impl Host {
             pip,
             wheels,
             offline,
+            had,
         })
+    }
+
+    /// Bytes that apt and pip have fetched for this layer so far. What pip is told not to keep
+    /// (`--no-cache-dir`) counts once [`Host::keep_wheels`] has made files of it.
+    pub fn fetched(&self) -> u64 {
+        let [apt, pip, wheels] = [&self.archives, &self.pip, &self.wheels].map(|d| bytes_below(d));
+        let [had_apt, had_pip, had_wheels] = self.had;
+        let of_pip = pip.saturating_sub(had_pip);
+        apt.saturating_sub(had_apt) + of_pip.max(wheels.saturating_sub(had_wheels))
     }
 
     /// Leaves the packages that apt has fetched to later builds.
@@ -341,6 +354,18 @@ impl Host {
         fs::write(&stamp, "").map_err(Error::io("write", &stamp))?;
         Ok(None)
     }
+}
+
+/// What cannot be read any more, since somebody else tidies up, counts as nothing.
+pub fn bytes_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+        .map(|(path, found)| match found.is_dir() {
+            true => bytes_below(&path),
+            false => found.len(),
+        })
+        .sum()
 }
 
 /// Gives the packages in one directory names in another too. apt moves a package to its name

@@ -31,6 +31,7 @@ mod units;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -46,6 +47,9 @@ pub use error::{Error, Result};
 pub use running::Ran;
 pub use surface::Surface;
 
+/// How often it is looked how much was fetched: the caches of packages may be large.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
+
 /// What somebody watching wants to know; every method may stay silent.
 pub trait Progress: Sync {
     /// A step of the build begins.
@@ -54,6 +58,8 @@ pub trait Progress: Sync {
     fn task(&self, _name: &str) {}
     /// What did not go as usual, though the build goes on.
     fn note(&self, _text: &str) {}
+    /// Bytes of packages that the layer in the making has fetched so far.
+    fn fetched(&self, _bytes: u64) {}
     /// A line of Ansible's output.
     fn output(&self, _line: &str) {}
     /// A layer is there: baked in this time, or found in the cache.
@@ -381,7 +387,10 @@ impl Kitchen<'_> {
             },
         };
         let (base, packages) = (&self.recipe.base, &self.recipe.base_packages);
-        base::make(base, packages, options.image, tree, &how)
+        let had = base::fetched(base, tree, how.packages, 0);
+        let fetched = || base::fetched(base, tree, how.packages, had);
+        let make = || base::make(base, packages, options.image, tree, &how);
+        watching(options.progress, &fetched, make)
             .map_err(|problem| problem.when_full(options.cache))
             .map_err(|problem| problem.when_offline(options.offline))?;
         Ok(Record::default())
@@ -461,7 +470,16 @@ impl Kitchen<'_> {
             })
             .transpose()?;
         units.resume(&layer.name, running, &sandbox, &host)?;
-        let mut played = if layer.steps.is_empty() {
+        let play = || {
+            if !layer.steps.is_empty() {
+                let kitchen = steps::Kitchen {
+                    sandbox: &sandbox,
+                    host: &host,
+                    ignored: &self.inputs.ignored,
+                    progress: self.options.progress,
+                };
+                return kitchen.layer(layer);
+            }
             let run = ansible::Run {
                 pid: sandbox.pid,
                 python,
@@ -474,15 +492,8 @@ impl Kitchen<'_> {
                 carried: carried.as_deref(),
             };
             self.ansible.play(layer, &run, self.options.progress)
-        } else {
-            let kitchen = steps::Kitchen {
-                sandbox: &sandbox,
-                host: &host,
-                ignored: &self.inputs.ignored,
-                progress: self.options.progress,
-            };
-            kitchen.layer(layer)
         };
+        let mut played = watching(self.options.progress, &|| host.fetched(), play);
         if let Err(Error::Playbook { output, hint, .. } | Error::Step { output, hint, .. }) =
             &mut played
         {
@@ -510,6 +521,7 @@ impl Kitchen<'_> {
                 "what pip fetched is not kept for --offline: {reason}"
             ));
         }
+        self.options.progress.fetched(host.fetched());
         let mut ran = ran.map_err(|problem| problem.when_offline(self.options.offline))?;
         let aside = made.join("data");
         fs::create_dir_all(&aside).map_err(Error::io("make", &aside))?;
@@ -533,6 +545,26 @@ impl Kitchen<'_> {
         };
         Ok((record, reads::Record::read(&reads)?))
     }
+}
+
+/// Does the work, and tells meanwhile and afterwards how much it has fetched.
+fn watching<T>(
+    progress: &dyn Progress,
+    fetched: &(dyn Fn() -> u64 + Sync),
+    work: impl FnOnce() -> T,
+) -> T {
+    let (done, waiting) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while waiting.recv_timeout(TOLD_EVERY) == Err(RecvTimeoutError::Timeout) {
+                progress.fetched(fetched());
+            }
+        });
+        let result = work();
+        drop(done);
+        progress.fetched(fetched());
+        result
+    })
 }
 
 /// What the stand-ins noted, in lines of their own form.

@@ -190,6 +190,8 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         directories: summary::directories(&baked, printer)?,
         previous: before.map(|before| summary::compare(before, &words.output, &layers)),
         took: printer.elapsed(),
+        fetched: printer.fetched(),
+        memory: summary::memory(),
     };
     let account = account::lines(&baked.contract, &baked.account);
     Ok(Release { summary, account })

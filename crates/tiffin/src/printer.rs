@@ -18,6 +18,9 @@ use crate::{cli::ProgressMode, summary::Summary};
 /// Whether standard error is for a program: what ends this one is then a JSON line too.
 static JSON: AtomicBool = AtomicBool::new(false);
 
+/// On a terminal, tasks that take so long stay in sight with their time.
+const LONG: Duration = Duration::from_secs(1);
+
 /// Bytes are told to a program no more often.
 const BYTES_EVERY: Duration = Duration::from_secs(1);
 
@@ -35,6 +38,9 @@ struct State {
     /// Since the phase began, and when that was told last.
     bytes: u64,
     told: Instant,
+    /// Of packages, for the layer in the making, and for those before it.
+    fetched: u64,
+    fetched_before: u64,
 }
 
 impl Printer {
@@ -53,6 +59,8 @@ impl Printer {
             task: None,
             bytes: 0,
             told: Instant::now(),
+            fetched: 0,
+            fetched_before: 0,
         };
         Printer {
             bar,
@@ -117,9 +125,19 @@ impl Printer {
         self.lock().started.elapsed()
     }
 
+    /// Bytes of packages that the whole build has fetched.
+    pub fn fetched(&self) -> u64 {
+        let state = self.lock();
+        state.fetched_before + state.fetched
+    }
+
     pub fn phase(&self, name: &str) {
         self.end_task();
-        self.lock().bytes = 0;
+        {
+            let mut state = self.lock();
+            state.bytes = 0;
+            state.fetched_before += std::mem::take(&mut state.fetched);
+        }
         match &self.bar {
             _ if self.event("phase", json!({"name": name})) => {}
             Some(bar) => {
@@ -146,15 +164,30 @@ impl Printer {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Plain lines name a task when it ends, with its time; a bar names the one that runs.
+    /// Lines name a task when it ends, with its time; a bar names the one that runs.
     fn end_task(&self) {
         let Some((name, since)) = self.lock().task.take() else {
             return;
         };
-        let took = since.elapsed().as_secs_f64();
-        if !self.event("task_end", json!({"name": name, "took": took})) && self.bar.is_none() {
-            self.line(&format!("    {took:>6.1} s  {name}"));
+        let took = since.elapsed();
+        let seconds = took.as_secs_f64();
+        if !self.event("task_end", json!({"name": name, "took": seconds}))
+            && (self.bar.is_none() || took >= LONG)
+        {
+            self.line(&format!("    {seconds:>6.1} s  {name}"));
         }
+    }
+
+    /// What a bar says of the layer in the making.
+    fn show_task(&self, bar: &ProgressBar) {
+        let state = self.lock();
+        let task = state.task.as_ref().map_or("", |(name, _)| name);
+        let message = match state.fetched {
+            0 => task.to_owned(),
+            bytes => format!("({} fetched) {task}", size(bytes)),
+        };
+        drop(state);
+        bar.set_message(message);
     }
 }
 
@@ -168,7 +201,22 @@ impl bake::Progress for Printer {
         self.lock().task = Some((name.to_owned(), Instant::now()));
         self.event("task", json!({"name": name}));
         if let Some(bar) = &self.bar {
-            bar.set_message(name.to_owned());
+            self.show_task(bar);
+        }
+    }
+
+    fn fetched(&self, bytes: u64) {
+        {
+            let mut state = self.lock();
+            // Partial files come and go.
+            if bytes <= state.fetched {
+                return;
+            }
+            state.fetched = bytes;
+        }
+        self.event("fetched", json!({"bytes": bytes}));
+        if let Some(bar) = &self.bar {
+            self.show_task(bar);
         }
     }
 
@@ -184,13 +232,19 @@ impl bake::Progress for Printer {
 
     fn layer(&self, name: &str, baked: Option<Duration>) {
         self.end_task();
+        let fetched = self.lock().fetched;
         let fields = json!({
             "name": name, "cached": baked.is_none(), "took": baked.unwrap_or_default().as_secs_f64(),
+            "fetched": fetched,
         });
+        let told = match fetched {
+            0 => String::new(),
+            bytes => format!(", {} fetched", size(bytes)),
+        };
         match baked {
             _ if self.event("layer", fields) => {}
             Some(time) => self.line(&format!(
-                "    layer {name}: baked in {:.1} s",
+                "    layer {name}: baked in {:.1} s{told}",
                 time.as_secs_f64()
             )),
             None => self.line(&format!("    layer {name}: unchanged")),

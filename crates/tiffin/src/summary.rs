@@ -34,6 +34,10 @@ pub struct Summary {
     pub previous: Option<Previous>,
     /// Of the whole build.
     pub took: Duration,
+    /// Bytes of packages.
+    pub fetched: u64,
+    /// The most memory that this program had at once, in bytes; what it ran is not counted.
+    pub memory: Option<u64>,
 }
 
 pub struct LayerLine {
@@ -91,11 +95,19 @@ impl Summary {
         }));
         let reused = self.layers.iter().filter(|l| l.baked.is_none()).count();
         lines.push(format!(
-            "{}: {} in {} layers ({reused} unchanged), {:.1} s",
+            "{}: {} in {} layers ({reused} unchanged), {:.1} s{}{}",
             self.reference,
             size(self.bytes),
             self.layers.len(),
-            self.took.as_secs_f64()
+            self.took.as_secs_f64(),
+            match self.fetched {
+                0 => String::new(),
+                bytes => format!(", {} of packages fetched", size(bytes)),
+            },
+            match self.memory {
+                Some(bytes) => format!(", at most {} of memory", size(bytes)),
+                None => String::new(),
+            },
         ));
         lines.extend(self.previous.as_ref().map(|previous| {
             format!(
@@ -128,11 +140,24 @@ impl Summary {
             "sha256": self.sha256,
             "layers": self.layers.iter().map(layer).collect::<Vec<_>>(),
             "directories": self.directories,
+            "fetched": self.fetched,
+            "memory": self.memory,
             "previous": self.previous.as_ref().map(|previous| json!({
                 "archive": previous.name, "bytes": previous.bytes, "new": previous.new,
             })),
         })
     }
+}
+
+/// The most memory that this process had at once: proc_pid_status(5), in bytes.
+pub fn memory() -> Option<u64> {
+    peak(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn peak(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// "1.2 MB (0.4 %) larger than"
@@ -300,6 +325,14 @@ mod tests {
             root.add(format!("opt/{n}/file").as_bytes(), 1000);
         }
         assert_eq!(root.largest().len(), NAMED);
+    }
+
+    #[test]
+    fn the_most_memory_is_the_kernels_figure() {
+        let status = "Name:\ttiffin\nVmPeak:\t  900 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 7 kB\n";
+        assert_eq!(peak(status), Some(2 << 20));
+        assert_eq!(peak("VmRSS:\t 7 kB\n"), None);
+        assert!(memory().unwrap() > 100_000);
     }
 
     #[test]
