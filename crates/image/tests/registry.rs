@@ -1,11 +1,11 @@
 //! Registries: Debian's `docker-registry` on loopback, and one of the test's own that asks
-//! for tokens, breaks off and lies.
+//! for tokens, breaks off and lies. Proxies and variables are in tiffin's `tests/push.rs`.
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 
 use common::{have, names, root, run, same, two_layers, write};
 use image::registry::{Options, Remote};
-use image::{Format, Image, Platform, Reference, Silent};
+use image::{
+    Config, Content, Entry, Format, Image, Packing, Platform, Reference, Silent,
+    layer_from_entries, write_archive,
+};
 use sha2::{Digest, Sha256};
 
 fn amd64() -> Platform {
@@ -42,10 +45,14 @@ struct Registry {
 impl Registry {
     /// `None` where it is not installed.
     fn start(password: bool) -> Option<Registry> {
+        Registry::start_with(tempfile::tempdir().unwrap(), password, false)
+    }
+
+    /// With TLS it serves with what [`certificates`] has put into `place`.
+    fn start_with(place: tempfile::TempDir, password: bool, tls: bool) -> Option<Registry> {
         if !have("docker-registry", &["--version"]) {
             return None;
         }
-        let place = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -53,8 +60,12 @@ impl Registry {
             .port();
         let host = format!("127.0.0.1:{port}");
         let at = place.path().display();
+        let tls = match tls {
+            true => format!(", tls: {{certificate: {at}/host.crt, key: {at}/host.key}}"),
+            false => String::new(),
+        };
         let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\nhttp: {{addr: '{host}'}}\n"
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\nhttp: {{addr: '{host}'{tls}}}\n"
         );
         if password {
             fs::write(place.path().join("users"), USERS).unwrap();
@@ -243,29 +254,349 @@ fn passwords_come_from_dockers_files_and_helpers() {
         "{told}"
     );
 
-    // A helper is a program on the path; this test's name is nobody else's.
-    let bin = tempfile::tempdir().unwrap();
     let name = format!("tiffin-test-{}", std::process::id());
-    let helper = bin.path().join(format!("docker-credential-{name}"));
-    let script = format!(
-        "#!/bin/sh\nread host\n[ \"$1 $host\" = 'get {}' ] && echo '{{\"Username\":\"customer\",\"Secret\":\"let-me-in\"}}'\n",
-        registry.host
-    );
-    fs::write(&helper, script).unwrap();
-    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
-    let helped = with(serde_json::json!({"credHelpers": {&registry.host: name}}));
+    let helped = with(serde_json::json!({"credHelpers": {&registry.host: &name}}));
     let missing = pull(&target, &helped, place.path()).unwrap_err();
     assert!(
         missing.contains(&format!("docker-credential-{name} does not answer")),
         "{missing}"
     );
-    let installed = Path::new("/usr/local/bin").join(helper.file_name().unwrap());
-    if fs::copy(&helper, &installed).is_err() {
+    let answer = format!(
+        "[ \"$1 $host\" = 'get {}' ] && echo '{{\"Username\":\"customer\",\"Secret\":\"let-me-in\"}}'",
+        registry.host
+    );
+    let Some(helper) = Helper::install(&name, &answer) else {
         return;
+    };
+    pull(&target, &helped, &place.path().join("helped")).unwrap();
+    // One for all hosts, which one for a host goes before.
+    let store = with(serde_json::json!({"credsStore": &name}));
+    pull(&target, &store, &place.path().join("store")).unwrap();
+    let nobody = Helper::install(&format!("{name}-not"), "exit 3").unwrap();
+    let first = with(
+        serde_json::json!({"credsStore": format!("{name}-not"), "credHelpers": {&registry.host: &name}}),
+    );
+    pull(&target, &first, &place.path().join("first")).unwrap();
+    drop((helper, nobody));
+
+    // It knows nothing of this host: then the file counts, and nobody is a user without one.
+    let unknown = "echo 'credentials not found in native keychain'; exit 1";
+    let _helper = Helper::install(&name, unknown).unwrap();
+    let auth = serde_json::json!({"credsStore": &name, "auths": {&registry.host: {"auth": "Y3VzdG9tZXI6bGV0LW1lLWlu"}}});
+    pull(&target, &with(auth), &place.path().join("file")).unwrap();
+    let told = pull(&target, &store, place.path()).unwrap_err();
+    assert!(told.ends_with("asks for a password"), "{told}");
+}
+
+/// A keychain that is locked is not one that knows nothing of the host.
+#[test]
+fn a_credential_helper_that_fails_is_named_with_what_it_said() {
+    let place = tempfile::tempdir().unwrap();
+    let name = format!("tiffin-fails-{}", std::process::id());
+    let store = serde_json::json!({"credsStore": &name});
+    fs::write(place.path().join("config.json"), store.to_string()).unwrap();
+    let options = Options {
+        docker_config: Some(place.path().to_owned()),
+        plain: vec!["127.0.0.1:9".into()],
+        ..Options::default()
+    };
+    let target: Reference = "127.0.0.1:9/a/b:v1".parse().unwrap();
+    for (script, told) in [
+        (
+            "echo 'the keychain is locked'; echo canary9 >&2; exit 1",
+            "the keychain is locked",
+        ),
+        ("exit 4", "exit status: 4"),
+        ("echo canary9", "not JSON as expected"),
+        ("echo '{\"Username\": \"canary9\"}'", "not JSON as expected"),
+    ] {
+        let Some(_helper) = Helper::install(&name, script) else {
+            return;
+        };
+        let error = pull(&target, &options, place.path()).unwrap_err();
+        assert_eq!(
+            error,
+            format!("cannot pull {target}: docker-credential-{name} does not answer: {told}")
+        );
     }
-    let pulled = pull(&target, &helped, &place.path().join("helped"));
-    fs::remove_file(&installed).unwrap();
-    pulled.unwrap();
+}
+
+/// A program on the path, under a name that is nobody else's; it has the host in `$host`.
+struct Helper(PathBuf);
+
+impl Helper {
+    /// `None` where this may not be done.
+    fn install(name: &str, script: &str) -> Option<Helper> {
+        let path = Path::new("/usr/local/bin").join(format!("docker-credential-{name}"));
+        // Under another name first: a program that is written to cannot be started.
+        let fresh = path.with_extension("new");
+        if fs::write(&fresh, format!("#!/bin/sh\nread host\n{script}\n")).is_err() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&fresh, &path).unwrap();
+        Some(Helper(path))
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// An authority in `ca.crt`, and a certificate of it for a registry on this machine.
+fn certificates(place: &Path) {
+    let script = "exec 2>/dev/null
+        key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+        openssl req -x509 $key -keyout ca.key -out ca.crt -subj '/CN=an authority' -days 2 &&
+        openssl req $key -keyout host.key -out host.csr -subj /CN=registry &&
+        echo subjectAltName=IP:127.0.0.1 >names &&
+        openssl x509 -req -in host.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out host.crt";
+    let made = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(place)
+        .status();
+    assert!(made.unwrap().success(), "openssl makes no certificate");
+}
+
+#[test]
+fn a_private_authority_is_trusted_where_it_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    certificates(place.path());
+    let (authority, other) = (place.path().join("ca.crt"), place.path().join("other"));
+    fs::create_dir(&other).unwrap();
+    certificates(&other);
+    let Some(registry) = Registry::start_with(place, false, true) else {
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let image = noise_image(scratch.path(), 1000, "amd64");
+    let target = registry.reference("acme/backend:v1");
+    let push = |options: &Options| image.push(&target, None, options, &Silent);
+    // Nowhere, by an authority that is another, and for another host.
+    let elsewhere = scratch.path().join("certs.d");
+    fs::create_dir_all(elsewhere.join("127.0.0.1")).unwrap();
+    fs::copy(&authority, elsewhere.join("127.0.0.1/ca.crt")).unwrap();
+    for options in [
+        Options::default(),
+        Options {
+            authority: Some(other.join("ca.crt")),
+            ..Options::default()
+        },
+        Options {
+            certificates: elsewhere.clone(),
+            ..Options::default()
+        },
+    ] {
+        let begin = Instant::now();
+        let error = push(&options).unwrap_err();
+        assert!(
+            error.to_string().starts_with(&format!(
+                "cannot push {target}: the certificate of {} is not trusted: ",
+                registry.host
+            )),
+            "{error}"
+        );
+        assert_eq!(
+            error.hint().unwrap(),
+            format!(
+                "name the certificate of its authority in TIFFIN_REGISTRY_CA, or put it into /etc/docker/certs.d/{}/ca.crt",
+                registry.host
+            )
+        );
+        assert!(
+            begin.elapsed() < Duration::from_secs(3),
+            "it was tried again"
+        );
+    }
+    // Where it is named: for all registries, or for this one.
+    let named = Options {
+        authority: Some(authority.clone()),
+        ..Options::default()
+    };
+    assert_eq!(push(&named).unwrap().sent, 2);
+    let of_host = elsewhere.join(&registry.host);
+    fs::create_dir(&of_host).unwrap();
+    // Not of that ending: Docker reads no such file either.
+    fs::copy(&authority, of_host.join("ca.pem")).unwrap();
+    let options = Options {
+        certificates: elsewhere,
+        ..Options::default()
+    };
+    push(&options).unwrap_err();
+    fs::copy(&authority, of_host.join("ca.crt")).unwrap();
+    pull(&target, &options, &scratch.path().join("pulled")).unwrap();
+
+    let wrong = scratch.path().join("empty.pem");
+    fs::write(&wrong, "not a certificate\n").unwrap();
+    let error = push(&Options {
+        authority: Some(wrong.clone()),
+        ..Options::default()
+    });
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        format!(
+            "cannot push {target}: {}: it holds no certificate",
+            wrong.display()
+        )
+    );
+}
+
+/// An image of one layer of bytes that do not compress.
+fn noise_image(place: &Path, length: usize, architecture: &str) -> Image {
+    let mut seed = 88_172_645_463_325_252u64 ^ length as u64;
+    let noise = std::iter::repeat_with(|| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as u8
+    });
+    let entry = Entry {
+        path: "noise".into(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        content: Content::File(noise.take(length).collect()),
+    };
+    let blobs = place.join(format!("blobs-{architecture}"));
+    let layer = layer_from_entries(&[entry], &blobs, 0, Packing::Gzip).unwrap();
+    let config = Config {
+        architecture: architecture.into(),
+        os: "linux".into(),
+        ..Config::default()
+    };
+    let path = place.join(format!("{architecture}.tar"));
+    let names = ["acme/backend:v1".to_owned()];
+    write_archive(&path, &names, &config, &[layer], &Silent).unwrap();
+    let platform = Platform {
+        architecture: architecture.into(),
+        os: "linux".into(),
+    };
+    Image::open(&path, Format::Any, &platform, place).unwrap()
+}
+
+/// What a client of its own would not send: status and body of the answer.
+fn put(host: &str, path: &str, media_type: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(
+        stream,
+        "PUT {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_platform_is_chosen_from_an_index() {
+    let Some(registry) = Registry::start(false) else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let options = Options::default();
+    let mut list = Vec::new();
+    let mut images = HashMap::new();
+    for (length, architecture) in [(1000, "arm64"), (2000, "amd64")] {
+        let image = noise_image(place.path(), length, architecture);
+        let target = registry.reference(&format!("acme/backend:{architecture}"));
+        let pushed = image.push(&target, None, &options, &Silent).unwrap();
+        let manifest = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": pushed.manifest_digest,
+            "size": fs_size(&registry, &pushed.manifest_digest),
+            "platform": {"architecture": architecture, "os": "linux", "variant": "v8"},
+        });
+        list.push(manifest);
+        images.insert(architecture, image);
+    }
+    // As buildx adds it: an attestation is for no platform.
+    let mut attestation = list[0].clone();
+    attestation["platform"] = serde_json::json!({"architecture": "unknown", "os": "unknown"});
+    list.insert(0, attestation);
+    for (tag, kind) in [
+        ("oci", "application/vnd.oci.image.index.v1+json"),
+        (
+            "docker",
+            "application/vnd.docker.distribution.manifest.list.v2+json",
+        ),
+    ] {
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": kind, "manifests": list});
+        let path = format!("/v2/acme/backend/manifests/{tag}");
+        let answer = put(&registry.host, &path, kind, index.to_string().as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+        let digest = format!("sha256:{}", hex(index.to_string().as_bytes()));
+        for name in [
+            format!("acme/backend:{tag}"),
+            format!("acme/backend@{digest}"),
+        ] {
+            let from = registry.reference(&name);
+            for (architecture, image) in &images {
+                let platform = Platform {
+                    architecture: (*architecture).into(),
+                    os: "linux".into(),
+                };
+                let found = Remote::find(&from, &platform, &options).unwrap();
+                assert_eq!(found.config_digest, image.config_digest);
+                assert_eq!(Some(&found.manifest_digest), image.manifest_digest.as_ref());
+                let blobs = place.path().join(format!("{tag}-{architecture}"));
+                let fetched = found.fetch(&blobs, &Silent).unwrap();
+                assert_eq!(fetched.layers[0].diff_id, image.layers[0].diff_id);
+            }
+            let other = Platform {
+                architecture: "riscv64".into(),
+                os: "linux".into(),
+            };
+            let told = Remote::find(&from, &other, &options).err().unwrap();
+            assert_eq!(
+                told.to_string(),
+                format!(
+                    "cannot pull {from}: it is for linux/amd64, linux/arm64, not for linux/riscv64"
+                )
+            );
+        }
+    }
+    // An image without an index, for another machine.
+    let told = pull(
+        &registry.reference("acme/backend:arm64"),
+        &options,
+        place.path(),
+    );
+    assert!(
+        told.unwrap_err()
+            .ends_with("it is for linux/arm64, not for linux/amd64")
+    );
+}
+
+/// Bytes of a blob where the registry keeps it.
+fn fs_size(registry: &Registry, digest: &str) -> u64 {
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    let data = format!(
+        "data/docker/registry/v2/blobs/sha256/{}/{hex}/data",
+        &hex[..2]
+    );
+    fs::metadata(registry.place.path().join(data))
+        .unwrap()
+        .len()
+}
+
+/// What goes wrong with a part of an upload that a client sends.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// So many bytes of it arrive, then the connection ends.
+    Cut(usize),
+    /// All of it arrives, then the connection ends.
+    Unanswered,
+    Busy,
+    TooMany,
+    /// The token is good no longer.
+    Expired,
+    /// The registry was started anew.
+    Forgotten,
 }
 
 /// A registry of this test: an image of one layer, behind tokens, over a bad line.
@@ -277,7 +608,17 @@ struct Fake {
     /// So many answers are 503 first.
     busy: usize,
     tokens: bool,
+    /// What an identity token is exchanged for, instead of a password.
+    identity: bool,
+    /// Tokens are good until this grows.
+    age: usize,
     log: Vec<String>,
+    /// What was uploaded so far, by path.
+    uploads: HashMap<String, Vec<u8>>,
+    /// For the next parts of uploads, in turn.
+    faults: VecDeque<Fault>,
+    /// For the next ends of uploads.
+    unanswered: usize,
 }
 
 impl Fake {
@@ -293,23 +634,107 @@ impl Fake {
         });
         (host, fake)
     }
+
+    fn logged(&self, text: &str) -> Vec<&String> {
+        self.log.iter().filter(|line| line.contains(text)).collect()
+    }
+
+    /// An answer to something about uploads: status, headers and whether there is one at all.
+    fn upload(
+        &mut self,
+        (method, path): (&str, &str),
+        headers: &HashMap<String, String>,
+        body: &mut dyn Read,
+    ) -> std::io::Result<Option<(&'static str, String)>> {
+        let length = headers
+            .get("content-length")
+            .map_or(0, |text| text.parse().unwrap());
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let state = |path: &str, have: usize| {
+            format!("Location: {path}\r\nRange: 0-{}\r\n", have.max(1) - 1)
+        };
+        if method == "POST" {
+            let path = format!("{path}{}", self.log.len());
+            self.uploads.insert(path.clone(), Vec::new());
+            return Ok(Some(("202 Accepted", state(&path, 0))));
+        }
+        let fault = match method {
+            "PATCH" => self.faults.pop_front(),
+            _ => None,
+        };
+        let taken = match fault {
+            Some(Fault::Cut(bytes)) => length.min(bytes),
+            _ => length,
+        };
+        let mut part = vec![0; taken];
+        body.read_exact(&mut part)?;
+        match fault {
+            Some(Fault::Busy) => return Ok(Some(("503 Service Unavailable", String::new()))),
+            Some(Fault::TooMany) => {
+                return Ok(Some(("429 Too Many Requests", "Retry-After: 1\r\n".into())));
+            }
+            Some(Fault::Expired) => {
+                self.age += 1;
+                return Ok(Some(("401 Unauthorized", String::new())));
+            }
+            Some(Fault::Forgotten) => self.uploads.clear(),
+            _ => {}
+        }
+        let Some(have) = self.uploads.get_mut(path) else {
+            return Ok(Some(("404 Not Found", String::new())));
+        };
+        if method == "GET" {
+            return Ok(Some(("204 No Content", state(path, have.len()))));
+        }
+        if method == "PUT" {
+            let wanted = query.trim_start_matches("digest=").replace("%3A", ":");
+            if format!("sha256:{}", hex(have)) != wanted {
+                return Ok(Some(("400 Bad Request", String::new())));
+            }
+            let content = self.uploads.remove(path).unwrap();
+            self.files
+                .insert(format!("/v2/a/b/blobs/{wanted}"), content);
+            let silent = self.unanswered > 0;
+            self.unanswered -= usize::from(silent);
+            return Ok((!silent).then(|| ("201 Created", String::new())));
+        }
+        if !headers["content-range"].starts_with(&format!("{}-", have.len())) {
+            return Ok(Some(("416 Range Not Satisfiable", String::new())));
+        }
+        have.extend(part);
+        let answer = ("202 Accepted", state(path, have.len()));
+        Ok(match fault {
+            Some(Fault::Cut(_) | Fault::Unanswered) => None,
+            _ => Some(answer),
+        })
+    }
 }
 
 fn answer(mut stream: TcpStream, fake: &Mutex<Fake>, host: &str) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let first = lines.next().unwrap_or(Ok(String::new()))?;
+    let mut from = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    let mut words = line.split(' ').map(str::to_owned);
+    let method = words.next().unwrap_or_default();
+    let path = words.next().unwrap_or_default();
     let mut headers = HashMap::new();
-    for line in lines {
-        let line = line?;
-        let Some((key, value)) = line.split_once(": ") else {
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        let Some((key, value)) = line.trim_end().split_once(": ") else {
             break;
         };
         headers.insert(key.to_lowercase(), value.to_owned());
     }
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let mut fake = fake.lock().unwrap();
-    let range = headers.get("range").cloned().unwrap_or_default();
-    fake.log.push(format!("{path} {range}").trim().to_owned());
+    let range = headers
+        .get("range")
+        .or(headers.get("content-range"))
+        .cloned()
+        .unwrap_or_default();
+    let shown = format!("{method} {path} {range}");
+    fake.log
+        .push(shown.trim_start_matches("GET ").trim().to_owned());
     let mut reply = |status: &str, more: &str, body: &[u8], sent: usize| {
         let length = body.len();
         write!(
@@ -319,12 +744,26 @@ fn answer(mut stream: TcpStream, fake: &Mutex<Fake>, host: &str) -> std::io::Res
         stream.write_all(&body[..sent])
     };
     let authorization = headers.get("authorization").map_or("", String::as_str);
+    let good = format!("sesame{}", fake.age);
+    let token = format!("{{\"access_token\": \"{good}\"}}");
+    if path == "/token" && fake.identity {
+        let mut form = vec![0; headers["content-length"].parse().unwrap()];
+        from.read_exact(&mut form)?;
+        let form = String::from_utf8(form).unwrap();
+        let granted = form.contains("grant_type=refresh_token")
+            && form.contains("refresh_token=identity%2F9")
+            && form.contains("scope=repository%3Aa%2Fb%3Apull");
+        return match granted {
+            true => reply("200 OK", "", token.as_bytes(), token.len()),
+            false => reply("401 Unauthorized", "", b"", 0),
+        };
+    }
     if path.starts_with("/token") {
         // base64 of customer:let-me-in
         return match authorization == "Basic Y3VzdG9tZXI6bGV0LW1lLWlu"
             && path.contains("scope=repository%3Aa%2Fb%3Apull")
         {
-            true => reply("200 OK", "", br#"{"token": "sesame"}"#, 19),
+            true => reply("200 OK", "", token.as_bytes(), token.len()),
             false => reply("401 Unauthorized", "", b"", 0),
         };
     }
@@ -332,15 +771,30 @@ fn answer(mut stream: TcpStream, fake: &Mutex<Fake>, host: &str) -> std::io::Res
         fake.busy -= 1;
         return reply("503 Service Unavailable", "", b"", 0);
     }
-    if fake.tokens && authorization != "Bearer sesame" {
+    if fake.tokens && authorization != format!("Bearer {good}") {
         let ask = format!(
             "WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"x\",scope=\"y\"\r\n"
         );
         return reply("401 Unauthorized", &ask, b"", 0);
     }
+    if path.contains("/blobs/uploads/") {
+        return match fake.upload((&method, &path), &headers, &mut from)? {
+            Some((status, more)) => reply(status, &more, b"", 0),
+            None => Ok(()),
+        };
+    }
+    if method == "PUT" {
+        let mut manifest = vec![0; headers["content-length"].parse().unwrap()];
+        from.read_exact(&mut manifest)?;
+        fake.files.insert(path, manifest);
+        return reply("201 Created", "", b"", 0);
+    }
     let Some(body) = fake.files.get(&path) else {
         return reply("404 Not Found", "", b"", 0);
     };
+    if method == "HEAD" {
+        return reply("200 OK", "", body, 0);
+    }
     let from = range
         .trim_start_matches("bytes=")
         .trim_end_matches('-')
@@ -529,4 +983,142 @@ fn a_host_that_is_not_there_is_named() {
         told.contains(&format!("127.0.0.1:{port} cannot be reached: ")),
         "{told}"
     );
+}
+
+#[test]
+fn an_identity_token_of_a_helper_is_exchanged() {
+    let (mut served, blob, digest) = fake();
+    (served.tokens, served.identity) = (true, true);
+    let (host, fake) = served.serve();
+    let name = format!("tiffin-token-{}", std::process::id());
+    let answer = "echo '{\"Username\":\"<token>\",\"Secret\":\"identity/9\"}'";
+    let Some(_helper) = Helper::install(&name, answer) else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let from: Reference = format!("{host}/a/b:v1").parse().unwrap();
+    let configs = [
+        serde_json::json!({"credsStore": &name}),
+        // As `docker login` writes it where no helper is.
+        serde_json::json!({"auths": {&host: {"auth": "MDAwOg==", "identitytoken": "identity/9"}}}),
+    ];
+    for (index, config) in configs.iter().enumerate() {
+        fs::write(place.path().join("config.json"), config.to_string()).unwrap();
+        let options = Options {
+            docker_config: Some(place.path().to_owned()),
+            plain: vec![host.clone()],
+            ..Options::default()
+        };
+        let blobs = place.path().join(index.to_string());
+        pull(&from, &options, &blobs).unwrap();
+        let stored = blobs.join(digest.trim_start_matches("sha256:"));
+        assert_eq!(fs::read(&stored).unwrap(), blob);
+        let asked = fake.lock().unwrap().logged("POST /token").len();
+        assert_eq!(asked, index + 1, "one token serves the whole pull");
+    }
+    let other = serde_json::json!({"auths": {&host: {"identitytoken": "canary9"}}});
+    fs::write(place.path().join("config.json"), other.to_string()).unwrap();
+    let options = Options {
+        docker_config: Some(place.path().to_owned()),
+        plain: vec![host.clone()],
+        ..Options::default()
+    };
+    let told = pull(&from, &options, place.path()).unwrap_err();
+    assert_eq!(
+        told,
+        format!("cannot pull {from}: {host} refuses the credentials: 401 Unauthorized")
+    );
+}
+
+/// 10 MB in parts of 8 MiB, and all that can happen to one on its way.
+#[test]
+fn an_upload_that_breaks_is_continued() {
+    let place = tempfile::tempdir().unwrap();
+    let image = noise_image(place.path(), 10_000_000, "amd64");
+    let layer = image.layers[0].digest.clone().unwrap();
+    let size = image.layers[0].size() as usize;
+    let push = |fake: Fake| {
+        let (host, fake) = fake.serve();
+        let target: Reference = format!("{host}/a/b:v2").parse().unwrap();
+        let options = customer(place.path(), &host);
+        let done = image.push(&target, None, &options, &Silent);
+        (
+            target,
+            options,
+            fake,
+            done.map_err(|error| error.to_string()),
+        )
+    };
+    let faults = [
+        Fault::Cut(3_000_000),
+        Fault::Busy,
+        Fault::Unanswered,
+        Fault::TooMany,
+        Fault::Expired,
+    ];
+    let (target, options, fake, done) = push(Fake {
+        tokens: true,
+        busy: 1,
+        unanswered: 1,
+        faults: faults.into(),
+        ..Fake::default()
+    });
+    assert_eq!(done.unwrap().sent, 2);
+    {
+        let fake = fake.lock().unwrap();
+        let parts: Vec<String> = fake
+            .logged("PATCH ")
+            .iter()
+            .map(|line| line.rsplit(' ').next().unwrap().to_owned())
+            .collect();
+        let range = |from: usize, to: usize| format!("{from}-{}", to.min(size) - 1);
+        let second = 3_000_000 + (8 << 20);
+        let config = format!("0-{}", image.config.len() - 1);
+        assert_eq!(
+            parts,
+            [
+                range(0, 8 << 20),
+                // What arrived is not sent again.
+                range(3_000_000, second),
+                range(3_000_000, second),
+                // The last part had arrived whole when the connection ended.
+                config.clone(),
+                config.clone(),
+                config,
+            ]
+        );
+        assert_eq!(fake.logged("/token").len(), 2, "one expired");
+        assert!(fake.logged("/token")[0].contains("pull%2Cpush"));
+        assert_eq!(fake.logged("POST ").len(), 2, "each blob was begun once");
+    }
+    let blobs = place.path().join("pulled");
+    let pulled = pull(&target, &options, &blobs).unwrap();
+    assert_eq!(pulled.config_digest, image.config_digest);
+    assert_eq!(pulled.manifest_digest, image.manifest_digest);
+
+    // A registry that forgot the upload gets it from the start.
+    let (_, _, fake, done) = push(Fake {
+        faults: [Fault::Cut(0), Fault::Cut(5000), Fault::Forgotten].into(),
+        ..Fake::default()
+    });
+    assert_eq!(done.unwrap().sent, 2);
+    let fake = fake.lock().unwrap();
+    let name = format!("/v2/a/b/blobs/{layer}");
+    assert_eq!(fake.files[&name].len(), size);
+    assert_eq!(fake.logged("POST ").len(), 3);
+    drop(fake);
+
+    // It ends when nothing comes through again and again.
+    let (target, _, fake, done) = push(Fake {
+        faults: [Fault::Busy; 9].into(),
+        ..Fake::default()
+    });
+    let told = done.unwrap_err();
+    let host = target.registry().unwrap();
+    assert_eq!(
+        told,
+        format!("cannot push {target}: {host} fails at upload: 503 Service Unavailable")
+    );
+    assert_eq!(fake.lock().unwrap().logged("PATCH ").len(), 5);
+    assert!(fake.lock().unwrap().logged("manifests").is_empty());
 }

@@ -143,8 +143,20 @@ fn ask(helper: &str, host: &str) -> Result<Option<Credentials>> {
         .wait_with_output()
         .map_err(|error| failed(error.to_string()))?;
     if !out.status.success() {
-        // It knows nothing of this host, and says so in words of its own.
-        return Ok(None);
+        // docker-credential-helpers, credentials/error.go: it says so on standard output.
+        let said: String = String::from_utf8_lossy(&out.stdout)
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
+        if said.contains("credentials not found") {
+            return Ok(None);
+        }
+        let reason = match said.trim() {
+            "" => out.status.to_string(),
+            said => said.to_owned(),
+        };
+        return Err(failed(reason).hint(format!("`docker login {host}` keeps credentials for it")));
     }
     let answer: Answer =
         serde_json::from_slice(&out.stdout).map_err(|_| failed("not JSON as expected".into()))?;

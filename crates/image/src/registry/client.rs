@@ -16,7 +16,7 @@ use super::{Fault, Options, Result, is_local};
 
 /// How often a request is made in all, and the pause before the second; it doubles.
 pub(super) const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(300);
+pub(super) const PAUSE: Duration = Duration::from_millis(300);
 
 /// For connecting, and for each piece of an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +53,10 @@ impl Registry {
         } else if is_local(host) {
             // Docker does the same: a registry of this machine may have no certificate.
             let probe = client.get(base.join("v2/").expect("a path")).send();
-            if probe.is_err_and(|error| error.is_connect() || error.is_request()) {
+            // One whose certificate nobody trusts has one all the same.
+            if probe.is_err_and(|error| {
+                (error.is_connect() || error.is_request()) && untrusted(&error).is_none()
+            }) {
                 base = url("http")?;
             }
         }
@@ -121,7 +124,13 @@ impl Registry {
                     asked_pause(&response)
                 }
                 Ok(response) => return Ok(response),
-                Err(error) if attempt < ATTEMPTS && !error.is_redirect() => None,
+                Err(error)
+                    if attempt < ATTEMPTS
+                        && !error.is_redirect()
+                        && untrusted(&error).is_none() =>
+                {
+                    None
+                }
                 Err(error) => return Err(self.unreachable(error)),
             };
             sleep(pause.unwrap_or(PAUSE * 2u32.pow(attempt - 1)));
@@ -141,6 +150,17 @@ impl Registry {
     /// Without the address: it may hold somebody's signature.
     pub(super) fn unreachable(&self, error: reqwest::Error) -> Fault {
         let error = error.without_url();
+        if let Some(why) = untrusted(&error) {
+            let reason = format!("the certificate of {} is not trusted: {why}", self.host);
+            let hint = format!(
+                "name the certificate of its authority in TIFFIN_REGISTRY_CA, or put it into /etc/docker/certs.d/{}/ca.crt",
+                self.host
+            );
+            return Fault {
+                elsewhere: true,
+                ..Fault::new(reason).hint(hint)
+            };
+        }
         // The outermost says only that something failed.
         let mut cause: &dyn std::error::Error = &error;
         while let Some(inner) = cause.source() {
@@ -243,7 +263,9 @@ impl Registry {
             let again = request.try_clone().expect("its body is text");
             match again.send() {
                 Ok(answer) if attempt == ATTEMPTS || !may_pass(answer.status()) => break answer,
-                Err(error) if attempt == ATTEMPTS => return Err(self.unreachable(error)),
+                Err(error) if attempt == ATTEMPTS || untrusted(&error).is_some() => {
+                    return Err(self.unreachable(error));
+                }
                 _ => sleep(PAUSE * 2u32.pow(attempt - 1)),
             }
             attempt += 1;
@@ -339,8 +361,10 @@ fn client(host: &str, options: &Options) -> Result<Client> {
     for file in files {
         let wrong = |reason: String| Fault::new(format!("{}: {reason}", file.display()));
         let text = fs::read(&file).map_err(|error| wrong(error.to_string()))?;
-        let found = reqwest::Certificate::from_pem_bundle(&text)
-            .map_err(|_| wrong("it holds no certificate".into()))?;
+        let found = reqwest::Certificate::from_pem_bundle(&text).unwrap_or_default();
+        if found.is_empty() {
+            return Err(wrong("it holds no certificate".into()));
+        }
         authorities.extend(found);
     }
     if !authorities.is_empty() {
@@ -351,7 +375,26 @@ fn client(host: &str, options: &Options) -> Result<Client> {
         .map_err(|error| Fault::new(format!("no HTTP client: {error}")))
 }
 
-fn may_pass(status: StatusCode) -> bool {
+/// Why a server's certificate was refused, when that is what failed.
+fn untrusted(error: &reqwest::Error) -> Option<String> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref() {
+            return Some(match why {
+                rustls::CertificateError::UnknownIssuer => "its authority is unknown".to_owned(),
+                other => other.to_string(),
+            });
+        }
+        // An I/O error names the source of what it holds as its own, and never what it holds.
+        cause = match inner.downcast_ref::<std::io::Error>() {
+            Some(error) => error.get_ref().map(|held| held as _),
+            None => inner.source(),
+        };
+    }
+    None
+}
+
+pub(super) fn may_pass(status: StatusCode) -> bool {
     status.is_server_error()
         || matches!(
             status,
@@ -360,7 +403,7 @@ fn may_pass(status: StatusCode) -> bool {
 }
 
 /// What a busy registry asks for, within reason.
-fn asked_pause(response: &Response) -> Option<Duration> {
+pub(super) fn asked_pause(response: &Response) -> Option<Duration> {
     let seconds: u64 = response
         .headers()
         .get(RETRY_AFTER)?

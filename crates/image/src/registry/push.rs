@@ -1,12 +1,13 @@
 //! From an archive into a registry.
 
 use std::io::Read;
+use std::thread::sleep;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{StatusCode, Url};
 
-use super::client::{ATTEMPTS, Registry};
+use super::client::{ATTEMPTS, PAUSE, Registry, asked_pause, may_pass};
 use super::{Fault, Options, Result};
 use crate::read::{Image, Part};
 use crate::{Error, Progress, Reference};
@@ -129,6 +130,16 @@ impl Body<'_> {
     }
 }
 
+/// Whether an upload can be continued after such an answer to a part of it.
+fn may_go_on(status: StatusCode) -> bool {
+    may_pass(status)
+        || matches!(
+            status,
+            // Another part than the next one; a token that expired; an upload that was forgotten.
+            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND
+        )
+}
+
 struct Upload<'a> {
     registry: &'a Registry,
     path: &'a str,
@@ -141,26 +152,13 @@ impl Upload<'_> {
     /// Whether the blob had to be sent.
     fn blob(&self, digest: &str, body: &Body) -> Result<bool> {
         let registry = self.registry;
-        let url = registry.url(&format!("v2/{}/blobs/{digest}", self.path));
-        let there = registry.send(&self.scope, || registry.client().head(url.clone()))?;
-        if there.status().is_success() {
+        if self.is_there(digest)? {
             return Ok(false);
         }
-        let mut url = registry.url(&format!("v2/{}/blobs/uploads/", self.path));
-        if let Some(from) = self.mount_from {
-            url.query_pairs_mut()
-                .append_pair("mount", digest)
-                .append_pair("from", from);
-        }
-        let begun = registry.send(&self.scope, || registry.client().post(url.clone()))?;
-        match begun.status() {
-            // The registry had it in the other repository.
-            StatusCode::CREATED => return Ok(false),
-            StatusCode::ACCEPTED => {}
-            _ => return Err(registry.refusal("upload", begun)),
-        }
-        let mut location = registry.location(&begun)?;
-        let mut at = 0;
+        let Some(mut location) = self.begin(digest)? else {
+            return Ok(false);
+        };
+        let (mut at, mut told) = (0, 0);
         let mut failures = 0;
         while at < body.size() {
             let chunk = body.chunk(at)?;
@@ -173,13 +171,10 @@ impl Upload<'_> {
                     location = registry.location(&response)?;
                     at += length;
                     failures = 0;
-                    self.progress.bytes(length);
+                    self.progress.bytes(at.saturating_sub(told));
+                    told = told.max(at);
                 }
-                Ok(response)
-                    if response.status() != StatusCode::RANGE_NOT_SATISFIABLE
-                        && response.status() != StatusCode::UNAUTHORIZED
-                        && !response.status().is_server_error() =>
-                {
+                Ok(response) if !may_go_on(response.status()) => {
                     return Err(registry.refusal("upload", response));
                 }
                 other => {
@@ -190,8 +185,21 @@ impl Upload<'_> {
                             Err(fault) => fault,
                         });
                     }
-                    std::thread::sleep(Duration::from_millis(300 << failures));
-                    (location, at) = self.resume(&location)?;
+                    let asked = other.ok().and_then(|response| asked_pause(&response));
+                    sleep(asked.unwrap_or(PAUSE * 2u32.pow(failures - 1)));
+                    let before = at;
+                    (location, at) = match self.resume(&location)? {
+                        Some(state) => state,
+                        // It was started anew, or forgets what takes long.
+                        None => match self.begin(digest)? {
+                            Some(location) => (location, 0),
+                            None => return Ok(false),
+                        },
+                    };
+                    if at > before {
+                        // As long as something gets through it goes on.
+                        failures = 0;
+                    }
                 }
             }
         }
@@ -205,7 +213,33 @@ impl Upload<'_> {
         })?;
         match done.status() {
             StatusCode::CREATED => Ok(true),
+            // The answer to the first of several attempts got lost.
+            StatusCode::NOT_FOUND if self.is_there(digest)? => Ok(true),
             _ => Err(registry.refusal("upload", done)),
+        }
+    }
+
+    fn is_there(&self, digest: &str) -> Result<bool> {
+        let registry = self.registry;
+        let url = registry.url(&format!("v2/{}/blobs/{digest}", self.path));
+        let found = registry.send(&self.scope, || registry.client().head(url.clone()))?;
+        Ok(found.status().is_success())
+    }
+
+    /// Where to upload to; `None` when the registry had the blob in the other repository.
+    fn begin(&self, digest: &str) -> Result<Option<Url>> {
+        let registry = self.registry;
+        let mut url = registry.url(&format!("v2/{}/blobs/uploads/", self.path));
+        if let Some(from) = self.mount_from {
+            url.query_pairs_mut()
+                .append_pair("mount", digest)
+                .append_pair("from", from);
+        }
+        let begun = registry.send(&self.scope, || registry.client().post(url.clone()))?;
+        match begun.status() {
+            StatusCode::CREATED => Ok(None),
+            StatusCode::ACCEPTED => registry.location(&begun).map(Some),
+            _ => Err(registry.refusal("upload", begun)),
         }
     }
 
@@ -229,13 +263,15 @@ impl Upload<'_> {
         request.send().map_err(|error| registry.unreachable(error))
     }
 
-    /// How far the registry came (distribution-spec, Pushing a blob in chunks). Asking
-    /// renews a token that has expired, too.
-    fn resume(&self, location: &Url) -> Result<(Url, u64)> {
+    /// How far the registry came (distribution-spec, Pushing a blob in chunks); `None` when it
+    /// knows nothing of the upload. Asking renews a token that has expired, too.
+    fn resume(&self, location: &Url) -> Result<Option<(Url, u64)>> {
         let registry = self.registry;
         let state = registry.send(&self.scope, || registry.client().get(location.clone()))?;
-        if state.status() != StatusCode::NO_CONTENT {
-            return Err(registry.refusal("upload", state));
+        match state.status() {
+            StatusCode::NO_CONTENT => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => return Err(registry.refusal("upload", state)),
         }
         let range = state
             .headers()
@@ -252,7 +288,8 @@ impl Upload<'_> {
             None | Some(0) => 0,
             Some(last) => last + 1,
         };
-        Ok((registry.location(&state).unwrap_or(location.clone()), at))
+        let location = registry.location(&state).unwrap_or(location.clone());
+        Ok(Some((location, at)))
     }
 
     fn manifest(&self, tag: &str, manifest: &[u8], digest: &str) -> Result<()> {
