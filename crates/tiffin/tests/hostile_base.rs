@@ -3,10 +3,13 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Small, can_build, entry, must, said, write_archive};
 use image::Content;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// A directory of the machine, and all that is in it.
 fn precious(small: &Small) -> (String, impl Fn() -> String) {
@@ -74,6 +77,114 @@ layers:
             assert_eq!(out.status.code(), Some(1), "{name}: {told}");
             assert!(!small.archive().exists());
         }
+    }
+}
+
+/// buildkit CVE-2024-23651: what was a directory when it was looked at is a link when it is mounted
+/// on. Somebody swaps the two all the time while sandboxes open.
+#[test]
+fn cve_2024_23651_a_directory_that_becomes_a_link_is_not_followed() {
+    if !can_build() {
+        return;
+    }
+    let small = Small::new(1000);
+    let (place, look) = precious(&small);
+    let tree = small.at("tree");
+    for name in ["proc", "sys", "dev", "run", "tmp", "etc", "usr"] {
+        fs::create_dir_all(tree.join(name)).unwrap();
+    }
+    // Of the machine, and in both: a bind covers the one of the box alone.
+    fs::write(tree.join("etc/hosts"), "").unwrap();
+    fs::write(small.at("precious/hosts"), "precious").unwrap();
+    let now = || look() + &fs::read_to_string(small.at("precious/hosts")).unwrap();
+    let before = now();
+    fs::create_dir(small.at("mount")).unwrap();
+    fs::create_dir(small.at("work")).unwrap();
+    let open = || {
+        let layout = serde_json::json!({
+            "lower": [], "upper": {"upper": tree, "work": small.at("work")},
+            "mount_point": small.at("mount"), "host_name": "box", "offline": false,
+            "binds": [["/usr", "/run/tiffin/usr"], ["/etc/hosts", "/etc/hosts"]],
+        });
+        let out = Command::new(env!("CARGO_BIN_EXE_tiffin"))
+            .arg("sandbox-init")
+            .env("TIFFIN_SANDBOX_LAYOUT", layout.to_string())
+            .stdin(Stdio::null())
+            .output();
+        said(&out.unwrap())
+    };
+    assert!(open().trim().parse::<u32>().is_ok(), "{}", open());
+    for name in ["dev", "run", "tmp", "proc", "sys", "etc"] {
+        let (there, link) = (tree.join(name), small.at("link"));
+        symlink(&place, &link).unwrap();
+        let stop = AtomicBool::new(false);
+        let swap = || renameat_with(CWD, &there, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    swap();
+                }
+            });
+            let mut opened = 0;
+            for _ in 0..60 {
+                opened += usize::from(open().trim().parse::<u32>().is_ok());
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(opened > 0, "{name}: the swapping hides everything");
+        });
+        assert_eq!(now(), before, "{name}");
+        // And with a link there, or anything else.
+        if !there.is_symlink() {
+            swap();
+        }
+        let told = open();
+        if name == "etc" {
+            assert!(told.trim().parse::<u32>().is_ok(), "{told}");
+        } else {
+            let wanted =
+                format!("cannot mount /{name}: in this root file system it is no directory\n");
+            assert_eq!(told, wanted);
+            fs::remove_file(&there).unwrap();
+            fs::write(&there, "").unwrap();
+            assert_eq!(open(), wanted);
+        }
+        assert_eq!(now(), before, "{name}");
+        fs::remove_file(&there).unwrap();
+        fs::rename(&link, &there).unwrap();
+    }
+}
+
+/// The same by steps of a recipe: one layer takes a mount off and puts a link in its place.
+#[test]
+fn cve_2024_23651_a_link_that_a_layer_put_under_a_mount_is_not_followed_by_the_next() {
+    if !can_build() {
+        return;
+    }
+    for name in ["run", "tmp"] {
+        let small = Small::new(1000);
+        let (place, look) = precious(&small);
+        let before = look();
+        let programs = ["umount", "rmdir", "ln"];
+        let entries = common::root_file_system_with(&programs);
+        write_archive(small.dir.path(), "base.tar", &[entries]);
+        small.recipe(&format!(
+            "layers:
+  - name: swap
+    steps: [{{run: umount -l /{name} && rmdir /{name} && ln -s {place} /{name}}}]
+  - name: next
+    steps: [{{run: echo x >/srv/x}}]
+"
+        ));
+        let out = small.build().output().unwrap();
+        let told = said(&out);
+        assert_eq!(look(), before, "{name}: {told}");
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains(&format!(
+                "cannot mount /{name}: in this root file system it is no directory"
+            )),
+            "{told}"
+        );
     }
 }
 

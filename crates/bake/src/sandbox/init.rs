@@ -4,13 +4,18 @@
 use std::{
     env, fs,
     io::{self, Write},
-    os::unix::fs::{FileTypeExt, symlink},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, symlinkat},
+    io::Errno,
     mount::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
         mount_change, mount_remount, unmount,
@@ -154,38 +159,68 @@ fn reap_until_closed() {
     }
 }
 
+/// Opens a directory of the new root one name after the other, never through a link. What is then
+/// mounted or made there is in this directory, whatever takes its name in the meantime (buildkit
+/// CVE-2024-23651): as long as the root is not changed, a link leads to the machine.
+fn enter(root: BorrowedFd, path: &str, make: bool) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dir = openat(root, ".", flags, Mode::empty())?;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        let found = match openat(&dir, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) if make => {
+                match mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error),
+                }
+                openat(&dir, name, flags, Mode::empty())
+            }
+            found => found,
+        };
+        dir = found?;
+    }
+    Ok(dir)
+}
+
+/// A name of an open directory or file that leads nowhere else.
+fn named(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
 fn mount_root(layout: &Layout) -> Result<(), String> {
-    let at = &layout.mount_point;
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .map_err(|e| format!("cannot make mounts private: {e}"))?;
     overlay(layout)?;
-    let say = |what: &'static str| move |e: rustix::io::Errno| format!("cannot mount {what}: {e}");
-    let inside = |path: &str| at.join(path.trim_start_matches('/'));
-    for path in ["/proc", "/sys", "/dev", "/run", "/tmp"] {
-        // The root is not changed yet: a link would lead to a directory of the machine.
-        if fs::symlink_metadata(inside(path)).is_ok_and(|found| !found.is_dir()) {
-            return Err(format!(
-                "cannot mount {path}: in this root file system it is no directory"
-            ));
-        }
-        if layout.upper.is_some() {
-            fs::create_dir_all(inside(path)).map_err(|e| format!("cannot make {path}: {e}"))?;
-        }
-    }
+    let say = |what: &'static str| move |e: Errno| format!("cannot mount {what}: {e}");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, &layout.mount_point, flags, Mode::empty())
+        .map_err(|e| format!("cannot open the new root: {e}"))?;
+    let enter = |path: &str, make: bool| enter(root.as_fd(), path, make);
+    let place = |path: &str| {
+        let make = layout.upper.is_some();
+        enter(path, make).map_err(|e| match e {
+            Errno::NOTDIR | Errno::LOOP => {
+                format!("cannot mount {path}: in this root file system it is no directory")
+            }
+            e => format!("cannot mount {path}: {e}"),
+        })
+    };
+    // All of them before anything is mounted.
+    let [proc, sys, dev, run, tmp] = ["/proc", "/sys", "/dev", "/run", "/tmp"].map(&place);
+    let (proc, sys, dev, run, tmp) = (proc?, sys?, dev?, run?, tmp?);
     let guarded = MountFlags::NOSUID | MountFlags::NODEV;
     mount(
         "proc",
-        inside("/proc"),
+        named(&proc),
         "proc",
         guarded | MountFlags::NOEXEC,
         None,
     )
     .map_err(|e| {
         // The kernel shows no more of /proc than its parent sees.
-        let hidden = user::is_in_namespace() && e == rustix::io::Errno::PERM;
+        let hidden = user::is_in_namespace() && e == Errno::PERM;
         match hidden {
             true => format!(
                 "cannot mount /proc: {e}: parts of this container's own are hidden\nhint: {}",
@@ -195,59 +230,50 @@ fn mount_root(layout: &Layout) -> Result<(), String> {
         }
     })?;
     // A task may read the build machine's kernel settings, never change them.
-    let sys = match user::is_in_namespace() {
+    match user::is_in_namespace() {
         // What is mounted below cannot be taken off there; it belongs to others.
-        true => mount_bind_recursive("/sys", inside("/sys")),
-        false => mount_bind("/sys", inside("/sys")),
-    };
-    sys.map_err(say("/sys"))?;
-    mount_bind(inside("/proc/sys"), inside("/proc/sys")).map_err(say("/proc/sys"))?;
+        true => mount_bind_recursive("/sys", named(&sys)),
+        false => mount_bind("/sys", named(&sys)),
+    }
+    .map_err(say("/sys"))?;
+    let settings = place("/proc/sys")?;
+    mount_bind(named(&settings), named(&settings)).map_err(say("/proc/sys"))?;
     for path in ["/sys", "/proc/sys"] {
         let flags = MountFlags::BIND | MountFlags::RDONLY | guarded | MountFlags::NOEXEC;
-        mount_remount(inside(path), flags, "")
+        // Opened again: what is mounted there now.
+        mount_remount(named(&place(path)?), flags, "")
             .map_err(say("a read-only view of the kernel's settings"))?;
     }
-    mount(
-        "tmpfs",
-        inside("/run"),
-        "tmpfs",
-        guarded,
-        Some(c"mode=0755"),
-    )
-    .map_err(say("/run"))?;
-    mount(
-        "tmpfs",
-        inside("/tmp"),
-        "tmpfs",
-        guarded,
-        Some(c"mode=1777"),
-    )
-    .map_err(say("/tmp"))?;
-    devices(&inside("/dev"))?;
+    mount("tmpfs", named(&run), "tmpfs", guarded, Some(c"mode=0755")).map_err(say("/run"))?;
+    mount("tmpfs", named(&tmp), "tmpfs", guarded, Some(c"mode=1777")).map_err(say("/tmp"))?;
+    devices(root.as_fd(), &dev)?;
     for path in ["/run/systemd/system", "/run/lock", "/run/tiffin"] {
-        fs::create_dir_all(inside(path)).map_err(|e| format!("cannot make {path}: {e}"))?;
+        enter(path, true).map_err(|e| format!("cannot make {path}: {e}"))?;
     }
     for (host, target) in &layout.binds {
-        let target = at.join(target.strip_prefix("/").unwrap_or(target));
-        if target.starts_with(inside("/run")) {
-            fs::create_dir_all(&target)
-                .map_err(|e| format!("cannot make {}: {e}", target.display()))?;
+        let shown = target.display();
+        let Some((parent, name)) = target.to_str().and_then(|path| path.rsplit_once('/')) else {
+            return Err(format!("cannot show anything as {shown}"));
+        };
+        if parent == "/run" || parent.starts_with("/run/") {
+            enter(&shown.to_string(), true).map_err(|e| format!("cannot make {shown}: {e}"))?;
         }
         // Outside /run only what is there can be covered without leaving a trace in the
         // layer, and never through a link of the box.
-        let link = |path: &Path| fs::symlink_metadata(path).map_or(true, |m| m.is_symlink());
-        if target.ancestors().take_while(|path| *path != at).any(link) {
+        let there = enter(parent, false).and_then(|dir| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&dir, name, flags, Mode::empty())
+        });
+        let Ok(there) = there else { continue };
+        let link = fstat(&there)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink);
+        if link {
             continue;
         }
-        mount_bind_recursive(host, &target).map_err(|e| {
-            format!(
-                "cannot show {} as {}: {e}",
-                host.display(),
-                target.display()
-            )
-        })?;
+        mount_bind_recursive(host, named(&there))
+            .map_err(|e| format!("cannot show {} as {shown}: {e}", host.display()))?;
     }
-    env::set_current_dir(at).map_err(|e| e.to_string())?;
+    rustix::process::fchdir(&root).map_err(|e| format!("cannot enter the new root: {e}"))?;
     pivot_root(".", ".").map_err(|e| format!("cannot change the root: {e}"))?;
     unmount(".", UnmountFlags::DETACH).map_err(|e| format!("cannot leave the old root: {e}"))?;
     env::set_current_dir("/").map_err(|e| e.to_string())
@@ -326,37 +352,37 @@ fn no_overlay(at: &Path, errno: rustix::io::Errno) -> String {
     format!("{plain}\nhint: {hint}")
 }
 
-fn devices(dev: &Path) -> Result<(), String> {
-    let say = |e: io::Error| format!("cannot make {}: {e}", dev.display());
+fn devices(root: BorrowedFd, place: &OwnedFd) -> Result<(), String> {
+    let say = |e: Errno| format!("cannot make /dev: {e}");
     mount(
         "tmpfs",
-        dev,
+        named(place),
         "tmpfs",
         MountFlags::NOSUID,
         Some(c"mode=0755"),
     )
     .map_err(|e| format!("cannot mount /dev: {e}"))?;
+    let dev = enter(root, "/dev", false).map_err(say)?;
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         let host = Path::new("/dev").join(name);
         if fs::metadata(&host).is_ok_and(|m| m.file_type().is_char_device()) {
-            fs::write(dev.join(name), "").map_err(say)?;
-            mount_bind_recursive(&host, dev.join(name))
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let made = openat(&dev, name, flags, Mode::from_raw_mode(0o644)).map_err(say)?;
+            mount_bind_recursive(&host, named(&made))
                 .map_err(|e| format!("cannot show /dev/{name}: {e}"))?;
         }
     }
-    for name in ["pts", "shm"] {
-        fs::create_dir(dev.join(name)).map_err(say)?;
-    }
+    let make = |name: &str| enter(dev.as_fd(), name, true).map_err(say);
     let _ = mount(
         "devpts",
-        dev.join("pts"),
+        named(&make("pts")?),
         "devpts",
         MountFlags::NOSUID | MountFlags::NOEXEC,
         Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
     );
     mount(
         "tmpfs",
-        dev.join("shm"),
+        named(&make("shm")?),
         "tmpfs",
         MountFlags::NOSUID | MountFlags::NODEV,
         Some(c"mode=1777"),
@@ -369,7 +395,7 @@ fn devices(dev: &Path) -> Result<(), String> {
         ("stdout", "fd/1"),
         ("stderr", "fd/2"),
     ] {
-        symlink(target, dev.join(link)).map_err(say)?;
+        symlinkat(target, &dev, link).map_err(say)?;
     }
     Ok(())
 }

@@ -54,6 +54,11 @@ pub fn write_archive(place: &Path, name: &str, layers: &[Vec<Entry>]) -> PathBuf
 
 /// Directories that a sandbox mounts something on, and a few programs with their libraries.
 pub fn root_file_system() -> Vec<Entry> {
+    root_file_system_with(&[])
+}
+
+/// With more programs of this machine's `/usr/bin`.
+pub fn root_file_system_with(programs: &[&str]) -> Vec<Entry> {
     let mut entries: Vec<Entry> = [
         "etc",
         "proc",
@@ -75,7 +80,10 @@ pub fn root_file_system() -> Vec<Entry> {
         entries.push(entry(dir, 0o777, Content::Symlink(format!("usr/{dir}"))));
     }
     let mut files = std::collections::BTreeSet::new();
-    for program in ["sh", "truncate", "mknod", "head", "sleep"] {
+    for program in ["sh", "truncate", "mknod", "head", "sleep"]
+        .iter()
+        .chain(programs)
+    {
         let path = format!("/usr/bin/{program}");
         let needs = Command::new("ldd").arg(&path).output().unwrap();
         let needs = String::from_utf8(needs.stdout).unwrap();
