@@ -30,8 +30,8 @@ const PATH_FILTERS: [&str; 6] = [
     "path-exclude=/usr/share/lintian/*",
 ];
 
-/// A base that is an image of somebody else. Whoever calls reads it, since no image format
-/// is known here.
+/// A base that is an image of somebody else, or a tar. Whoever calls reads it, since no such
+/// format is known here.
 pub trait Image: Sync {
     /// Changes whenever the content does: a digest that covers all of it.
     fn identity(&self) -> String;
@@ -108,7 +108,6 @@ pub fn describe(base: &Base, packages: &[String], image: Option<&dyn Image>) -> 
         Base::Debootstrap { suite } => {
             format!("debootstrap {suite} {ANSIBLE_NEEDS:?} {packages:?} {PATH_FILTERS:?}")
         }
-        Base::Rootfs(file) => format!("rootfs {}", crate::cache::hash_file(file)?),
         other => format!("image {}", given(other, image)?.identity()),
     })
 }
@@ -151,7 +150,6 @@ pub fn make(
 ) -> Result<()> {
     match base {
         Base::Debootstrap { suite } => debootstrap(suite, packages, into, how)?,
-        Base::Rootfs(file) => unpack(file, into)?,
         other => given(other, image)?.unpack(into).map_err(Error::Image)?,
     }
     // Engines make /dev themselves, and an image with device nodes loads only for root.
@@ -285,35 +283,6 @@ fn debootstrap(suite: &str, packages: &[String], into: &Path, how: &How) -> Resu
         }
     }
     Ok(())
-}
-
-/// A tar of a whole root file system. GNU tar run in that root alone reads every format
-/// and keeps owners, links and attributes.
-fn unpack(file: &Path, into: &Path) -> Result<()> {
-    let out = Command::new("tar")
-        .args([
-            "--extract",
-            "--numeric-owner",
-            "--preserve-permissions",
-            "--xattrs",
-            "--xattrs-include=*",
-            "--file",
-        ])
-        .arg(file)
-        .arg("--directory")
-        .arg(into)
-        .output()
-        .map_err(|source| Error::Spawn {
-            program: "tar".into(),
-            source,
-        })?;
-    if out.status.success() {
-        return Ok(());
-    }
-    Err(Error::Base {
-        reason: format!("cannot unpack {}", file.display()),
-        output: String::from_utf8_lossy(&out.stderr).into_owned(),
-    })
 }
 
 #[cfg(test)]

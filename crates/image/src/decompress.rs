@@ -1,6 +1,8 @@
 //! What a compressed stream is, told by its first bytes, and reading it within bounds.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -21,18 +23,24 @@ impl Compression {
         match start {
             [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Compression::Zstd),
-            [0xfd, b'7', b'z', b'X', ..] => Err(refused("xz")),
-            [b'B', b'Z', b'h', ..] => Err(refused("bzip2")),
-            _ => Ok(Compression::None),
+            start => match foreign(start) {
+                None => Ok(Compression::None),
+                Some(name) => Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("it is compressed with {name}: decompress it first"),
+                )),
+            },
         }
     }
 }
 
-fn refused(name: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("it is compressed with {name}: decompress it first"),
-    )
+/// The program that reads what is none of an image's formats.
+fn foreign(start: &[u8]) -> Option<&'static str> {
+    match start {
+        [0xfd, b'7', b'z', b'X', ..] => Some("xz"),
+        [b'B', b'Z', b'h', ..] => Some("bzip2"),
+        _ => None,
+    }
 }
 
 /// The plain bytes of a stream, whatever it is compressed with.
@@ -49,6 +57,70 @@ pub(crate) fn plain<'a>(stream: impl Read + 'a) -> io::Result<(Compression, Box<
         }
     };
     Ok((compression, plain))
+}
+
+/// As [`plain`], and what programs of this machine decompress: root file systems often are xz.
+pub(crate) fn any(mut file: File) -> io::Result<Box<dyn Read>> {
+    let mut start = Vec::new();
+    (&mut file).take(6).read_to_end(&mut start)?;
+    file.rewind()?;
+    let Some(program) = foreign(&start) else {
+        return Ok(plain(file)?.1);
+    };
+    let mut command = Command::new(program);
+    if program == "xz" {
+        // Its highest level wants 65 MiB; a file may ask for any amount.
+        command.arg("--memlimit-decompress=256MiB");
+    }
+    let mut child = command
+        .args(["--decompress", "--stdout"])
+        .stdin(file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| {
+            let text = format!("it is compressed with {program}, which does not run: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
+    let out = child.stdout.take().expect("piped above");
+    Ok(Box::new(Piped {
+        program,
+        child,
+        out,
+    }))
+}
+
+/// What a program writes; ends it when nobody reads on.
+struct Piped {
+    program: &'static str,
+    child: Child,
+    out: ChildStdout,
+}
+
+impl Read for Piped {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.out.read(buffer)?;
+        if count > 0 || buffer.is_empty() || self.child.wait()?.success() {
+            return Ok(count);
+        }
+        let mut said = String::new();
+        if let Some(errors) = self.child.stderr.take() {
+            // It has ended, and says no more than a line.
+            let _ = errors.take(500).read_to_string(&mut said);
+        }
+        let line = said.lines().next().unwrap_or("it does not say why");
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} cannot decompress it: {line}", self.program),
+        ))
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Ends a stream with an error when it grows past all reason: a few kilobytes can

@@ -54,6 +54,9 @@ pub enum Error {
     /// Of somebody else: an archive, or what a registry gave.
     #[error("cannot use the image {image}: {reason}")]
     Image { image: String, reason: String },
+    /// The same of a tar of a root file system.
+    #[error("cannot use the root file system {}: {reason}", file.display())]
+    Root { file: PathBuf, reason: String },
     #[error(transparent)]
     Registry(#[from] crate::registry::Problem),
     #[error(transparent)]

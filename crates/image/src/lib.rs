@@ -38,5 +38,6 @@ pub use progress::{Progress, Silent};
 pub use read::{Execution, Format, History, Image, ImageLayer, Platform, Settings};
 pub use reference::{InvalidReference, Reference};
 pub use union::{UnionFile, union_files};
+pub use unpack::unpack_root;
 pub use untar::{Entry as LayerEntry, Flag};
 pub use walk::Source;

@@ -22,6 +22,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::decompress::{self, Bounded};
 use crate::read::Image;
 use crate::untar::{Entry, Flag, Reader};
 use crate::{Error, Progress, atomic, xattr};
@@ -50,39 +51,54 @@ impl Image {
     /// twice, device nodes elsewhere, whiteouts of nothing. What was made by then is for
     /// the caller to remove.
     pub fn unpack(&self, into: &Path, progress: &(dyn Progress + Sync)) -> Result<(), Error> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let root = openat(CWD, into, flags, Mode::empty())
-            .map_err(|error| Error::io("open", into)(error.into()))?;
-        let mut tree = Tree {
-            root,
-            into,
-            progress,
-            times: BTreeMap::new(),
-            no_attributes: false,
-        };
+        let mut tree = Tree::open(into, progress)?;
         for layer in &self.layers {
             let wrong = |reason: String| Error::Image {
                 image: self.name.clone(),
                 reason,
             };
             layer.read(
-                crate::decompress::WRITTEN,
+                decompress::WRITTEN,
                 progress,
                 |reader| {
-                    let mut apply = Apply {
-                        tree: &mut tree,
-                        layer: layer.shown(),
-                        image: &self.name,
-                        made: HashMap::new(),
-                        parent: None,
-                    };
-                    apply.all(reader)
+                    let wrong =
+                        |reason: String| wrong(format!("the layer {} {reason}", layer.shown()));
+                    Apply::new(&mut tree, &wrong).all(reader)
                 },
                 wrong,
             )?;
         }
         tree.date()
     }
+}
+
+/// Makes a root file system in the empty directory `into` from `file`, a tar of it, plain or
+/// compressed, with the rules of [`Image::unpack`]: the file is somebody else's. What is
+/// compressed with xz or bzip2 goes through those programs.
+///
+/// # Errors
+///
+/// As [`Image::unpack`].
+pub fn unpack_root(
+    file: &Path,
+    into: &Path,
+    progress: &(dyn Progress + Sync),
+) -> Result<(), Error> {
+    let wrong = |reason: String| Error::Root {
+        file: file.to_owned(),
+        reason,
+    };
+    let opened = File::open(file).map_err(Error::io("open", file))?;
+    let size = opened.metadata().map_err(Error::io("read", file))?.len();
+    let stream = decompress::any(opened).map_err(|error| wrong(error.to_string()))?;
+    let mut stream = Bounded::new(stream, size, decompress::WRITTEN);
+    let mut tree = Tree::open(into, progress)?;
+    let mut reader = Reader::new(&mut stream as &mut dyn Read);
+    Apply::new(&mut tree, &|reason: String| wrong(format!("it {reason}"))).all(&mut reader)?;
+    // A checksum of the compressed stream stands at its end.
+    io::copy(&mut stream, &mut io::sink())
+        .map_err(|error| wrong(format!("it cannot be read: {error}")))?;
+    tree.date()
 }
 
 struct Tree<'a> {
@@ -96,7 +112,20 @@ struct Tree<'a> {
     no_attributes: bool,
 }
 
-impl Tree<'_> {
+impl<'a> Tree<'a> {
+    fn open(into: &'a Path, progress: &'a (dyn Progress + Sync)) -> Result<Tree<'a>, Error> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let root = openat(CWD, into, flags, Mode::empty())
+            .map_err(|error| Error::io("open", into)(error.into()))?;
+        Ok(Tree {
+            root,
+            into,
+            progress,
+            times: BTreeMap::new(),
+            no_attributes: false,
+        })
+    }
+
     fn date(&self) -> Result<(), Error> {
         for (path, time) in &self.times {
             let opened = open_in(&self.root, path, DIRECTORY, ResolveFlags::NO_SYMLINKS);
@@ -127,8 +156,8 @@ enum Made {
 
 struct Apply<'a, 'b> {
     tree: &'a mut Tree<'b>,
-    layer: &'a str,
-    image: &'a str,
+    /// Makes an error of what follows "the layer".
+    wrong: &'a dyn Fn(String) -> Error,
     made: HashMap<Vec<u8>, Made>,
     /// The directory that was opened last.
     parent: Option<(Vec<u8>, OwnedFd)>,
@@ -173,23 +202,22 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-impl Apply<'_, '_> {
-    fn refuse(&self, path: &[u8], reason: &str) -> Error {
-        Error::Image {
-            image: self.image.to_owned(),
-            reason: format!(
-                "the layer {} has /{}: {reason}",
-                self.layer,
-                shown(path).display()
-            ),
+impl<'a, 'b> Apply<'a, 'b> {
+    fn new(tree: &'a mut Tree<'b>, wrong: &'a dyn Fn(String) -> Error) -> Apply<'a, 'b> {
+        Apply {
+            tree,
+            wrong,
+            made: HashMap::new(),
+            parent: None,
         }
     }
 
+    fn refuse(&self, path: &[u8], reason: &str) -> Error {
+        (self.wrong)(format!("has /{}: {reason}", shown(path).display()))
+    }
+
     fn unreadable(&self, error: io::Error) -> Error {
-        Error::Image {
-            image: self.image.to_owned(),
-            reason: format!("the layer {} cannot be read: {error}", self.layer),
-        }
+        (self.wrong)(format!("cannot be read: {error}"))
     }
 
     /// The system did not let something be made.

@@ -135,7 +135,7 @@ impl Compression {
 pub enum Base {
     /// `debootstrap:bookworm`
     Debootstrap { suite: String },
-    /// `rootfs:FILE`: a tar of a root file system, or a directory.
+    /// `rootfs:FILE`: a tar of a root file system, plain or compressed.
     Rootfs(PathBuf),
     /// `docker-archive:FILE`, from `docker save`.
     DockerArchive(PathBuf),

@@ -1,16 +1,17 @@
-//! A recipe's base that is an image: read here, so that `bake` knows no image format.
+//! A recipe's base that is an image or a tar: read here, so that `bake` knows no such format.
 
 use std::error::Error;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use image::registry::Remote;
-use image::{Format, Image, Platform, Reference, Settings};
+use image::{Format, Image, Platform, Reference};
 use recipe::{Base, Recipe};
 
 use crate::{printer::Printer, push};
 
-/// The image that a recipe is put on.
+/// The image, or the root file system, that a recipe is put on.
 pub struct BaseImage<'a> {
     source: Source,
     cache: PathBuf,
@@ -21,6 +22,8 @@ enum Source {
     Archive(Box<Image>),
     /// Its layers are fetched only when they are needed.
     Registry(Box<Remote>),
+    /// A tar, and the digest of that file.
+    Root(PathBuf, String),
 }
 
 /// The image of the recipe's base, verified as far as its documents go; `None` for a base
@@ -44,7 +47,12 @@ pub fn open<'a>(
             let found = Remote::find(&name, &platform, &push::options())?;
             Source::Registry(Box::new(found))
         }
-        Base::Debootstrap { .. } | Base::Rootfs(_) => return Ok(None),
+        Base::Rootfs(path) => {
+            let read = || image::sha256(&mut File::open(path)?);
+            let digest = read().with_context(|| format!("cannot read {}", path.display()))?;
+            Source::Root(path.clone(), digest)
+        }
+        Base::Debootstrap { .. } => return Ok(None),
     };
     Ok(Some(BaseImage {
         source,
@@ -54,10 +62,12 @@ pub fn open<'a>(
 }
 
 impl BaseImage<'_> {
-    pub fn settings(&self) -> &Settings {
+    /// Its environment, when it is an image.
+    pub fn environment(&self) -> Option<&[String]> {
         match &self.source {
-            Source::Archive(image) => &image.settings,
-            Source::Registry(remote) => &remote.settings,
+            Source::Archive(image) => Some(&image.settings.config.env),
+            Source::Registry(remote) => Some(&remote.settings.config.env),
+            Source::Root(..) => None,
         }
     }
 }
@@ -68,6 +78,7 @@ impl bake::Image for BaseImage<'_> {
         match &self.source {
             Source::Archive(image) => image.config_digest.clone(),
             Source::Registry(remote) => remote.config_digest.clone(),
+            Source::Root(_, digest) => format!("root file system sha256:{digest}"),
         }
     }
 
@@ -77,6 +88,7 @@ impl bake::Image for BaseImage<'_> {
             Source::Registry(remote) => remote
                 .fetch(&self.cache.join("pulled"), self.printer)?
                 .unpack(into, self.printer)?,
+            Source::Root(path, _) => image::unpack_root(path, into, self.printer)?,
         }
         Ok(())
     }

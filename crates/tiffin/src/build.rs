@@ -130,7 +130,7 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
     )?);
 
     printer.phase("archive");
-    let below = base.as_ref().map(|base| &base.settings().config.env[..]);
+    let below = base.as_ref().and_then(base::BaseImage::environment);
     let config = config(&recipe, &baked, epoch, below.unwrap_or_default());
     let file = recipe.name.rsplit('/').next().unwrap_or(&recipe.name);
     let archive = words.output.join(format!("{file}-{version}.tar"));

@@ -270,6 +270,95 @@ fn cve_2024_23653_a_step_cannot_change_the_machines_kernel_or_devices() {
     }
 }
 
+/// A tar as a base: what an image may not do it may not do either.
+#[test]
+fn a_tar_of_a_root_file_system_cannot_reach_the_machine() {
+    if !can_build() {
+        return;
+    }
+    let small = Small::new(1000);
+    let (place, look) = precious(&small);
+    let before = look();
+    let tar = |name: &str, more: &[(&str, tar::EntryType, &str)]| {
+        let mut builder = tar::Builder::new(fs::File::create(small.at(name)).unwrap());
+        for entry in common::root_file_system() {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(entry.mode);
+            header.set_size(0);
+            header.set_mtime(1);
+            match &entry.content {
+                Content::Directory => header.set_entry_type(tar::EntryType::Directory),
+                Content::File(bytes) => header.set_size(bytes.len() as u64),
+                _ => header.set_entry_type(tar::EntryType::Symlink),
+            }
+            match &entry.content {
+                Content::File(bytes) => builder.append_data(&mut header, &entry.path, &bytes[..]),
+                Content::Symlink(to) => builder.append_link(&mut header, &entry.path, to),
+                _ => builder.append_data(&mut header, &entry.path, &[][..]),
+            }
+            .unwrap();
+        }
+        for (path, kind, to) in more {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o755);
+            header.set_size(0);
+            header.set_mtime(1);
+            // Unlike the crate, which refuses such paths.
+            let old = header.as_old_mut();
+            old.name[..path.len()].copy_from_slice(path.as_bytes());
+            old.linkname[..to.len()].copy_from_slice(to.as_bytes());
+            header.set_cksum();
+            builder.append(&header, &[][..]).unwrap();
+        }
+        builder.finish().unwrap();
+    };
+    let build = |name: &str| {
+        small.write(
+            "tiffin.yaml",
+            &format!(
+                "name: acme/small\nbase: rootfs:{name}\nplaybook: site.yml\nlayers: [{{name: files, steps: [{{run: 'echo x >/srv/x'}}]}}]\n"
+            ),
+        );
+        small.build().output().unwrap()
+    };
+    let (file, symlink) = (tar::EntryType::Regular, tar::EntryType::Symlink);
+    let out = format!("../../../../../../../..{place}");
+    let through = [("srv/out", symlink, &*out), ("srv/out/log", file, "")];
+    let above = format!("{out}/log");
+    let hard = [("srv/hard", tar::EntryType::Link, &*above)];
+    let device = [("srv/memory", tar::EntryType::Char, "")];
+    for (name, more, told) in [
+        (
+            "through.tar",
+            &through[..],
+            "it has /srv/out: it lies behind a symbolic link of the same layer",
+        ),
+        ("hard.tar", &hard[..], "which is not a path inside"),
+        (
+            "device.tar",
+            &device[..],
+            "it has /srv/memory: it is a device node outside of /dev",
+        ),
+    ] {
+        tar(name, more);
+        let out = build(name);
+        assert_eq!(look(), before, "{name}");
+        assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+        let file = small.at(name).display().to_string();
+        let start = format!("cannot use the root file system {file}: ");
+        assert!(
+            said(&out).contains(&start) && said(&out).contains(told),
+            "{}",
+            said(&out)
+        );
+    }
+    tar("good.tar", &[]);
+    let out = build("good.tar");
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(small.archive().exists());
+}
+
 /// Device nodes: named in the recipe, or not in the box.
 #[test]
 fn device_nodes_are_in_a_box_when_the_recipe_names_them() {
