@@ -43,7 +43,7 @@ package-docker: build ## Bake RECIPE and write DIST/NAME-VERSION.tar
 test: setup-test test-unit test-e2e ## Everything that guards a change; what CI runs
 
 test-unit: setup-test build ## Unit and integration tests of all crates
-	CI=1 TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint TIFFIN_TOOLS=$(abspath $(CARGO_TARGET_DIR))/tools cargo test --locked --workspace --no-fail-fast
+	CI=1 TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint TIFFIN_TOOLS=$(abspath $(CARGO_TARGET_DIR))/tools ci/engine run cargo test --locked --workspace --no-fail-fast
 
 test-e2e: build ## Bake the reference stack, load it, run it, ask it
 	ci/engine run ci/e2e
@@ -53,6 +53,7 @@ test-long: setup-test build ## The slow proofs: a storm, the suites of others, u
 	PROPTEST_CASES=100000 cargo test --locked --package entrypoint --bin entrypoint -- supervisord:: machine_tests::
 	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/supervisors/storm
 	TIFFIN_ENTRYPOINT=$(abspath $(BIN))/entrypoint ci/outside
+	cargo test --locked --package image --test layer -- --ignored
 	cargo test --locked --package tiffin --test killed --test full --test sparse -- --ignored
 	ci/engine run ci/e2e long_
 	cargo test --locked --package entrypoint --test upgrade -- --ignored

@@ -5,7 +5,10 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{EPOCH, config, have, names, pack, root, run, same, two_layers, write};
+use common::{
+    But, EPOCH, attributes, config, have, names, pack, root, run, same, same_but, stored, succeeds,
+    two_layers, write,
+};
 use image::{Content, Entry, Layer, Silent, Source, layer_from_entries, write_archive};
 
 fn small_layer(blobs: &Path) -> Layer {
@@ -317,11 +320,11 @@ fn an_archive_of_zstd_layers_says_so_and_is_read() {
         let version = run("docker", &["version", "--format", "{{.Server.Version}}"]);
         let major: u32 = version.split('.').next().unwrap().parse().unwrap();
         assert_eq!(
-            have("docker", &["load", "-i", path]),
+            succeeds("docker", &["load", "-i", path]),
             major >= 23,
             "{version}"
         );
-        have("docker", &["rmi", &loaded]);
+        succeeds("docker", &["rmi", &loaded]);
     }
 }
 
@@ -360,30 +363,220 @@ fn the_engine_loads_it_and_the_tree_is_the_same() {
         export.unwrap();
         let tree = place.path().join("docker");
         fs::create_dir(&tree).unwrap();
-        let flags = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"];
-        run(
-            "tar",
-            &[
-                &flags[..],
-                &[exported.to_str().unwrap(), "-C", tree.to_str().unwrap()],
-            ]
-            .concat(),
-        );
         // What the engine adds to a container of its own.
-        for own in [
+        let own: Vec<String> = [
             ".dockerenv",
             "etc/hostname",
             "etc/hosts",
             "etc/resolv.conf",
             "etc/mtab",
-        ] {
-            let _ = fs::remove_file(tree.join(own));
+            "dev",
+            "proc",
+            "sys",
+            "data",
+        ]
+        .iter()
+        .map(|path| format!("--exclude={path}"))
+        .collect();
+        let mut flags = vec!["--xattrs", "--xattrs-include=*", "--numeric-owner"];
+        flags.extend(own.iter().map(String::as_str));
+        let from = ["-xpf", exported.to_str().unwrap(), "-C"];
+        run(
+            "tar",
+            &[&flags[..], &from, &[tree.to_str().unwrap()]].concat(),
+        );
+        // An export has no other attributes, and the container changed /etc.
+        let but = But {
+            attributes: true,
+            time: Some("/etc"),
+            ..But::default()
+        };
+        same_but(but, &expected, &tree);
+        // The engine itself has them, in the directories of its layers.
+        let format = "{{.GraphDriver.Data.UpperDir}}:{{.GraphDriver.Data.LowerDir}}";
+        let layers = run("docker", &["image", "inspect", "-f", format, &name]);
+        let layers: Vec<&Path> = layers.trim().split(':').map(Path::new).collect();
+        if layers.iter().all(|layer| layer.is_dir()) {
+            for path in ["etc/listed", "hidden/new", "hidden/shared", "hidden/ping"] {
+                let found = layers.iter().map(|layer| layer.join(path));
+                let found = found.filter(|path| path.exists()).map(|path| {
+                    let mut kept = attributes(&path);
+                    // Notes of the engine's own overlay.
+                    kept.retain(|name, _| !name.contains("overlay"));
+                    kept
+                });
+                assert_eq!(
+                    found.collect::<Vec<_>>(),
+                    [attributes(&expected.join(path))],
+                    "{path}"
+                );
+            }
         }
-        for own in ["dev", "proc", "sys", "data"] {
-            let _ = fs::remove_dir_all(tree.join(own));
-        }
-        same(&expected, &tree);
     });
     run("docker", &["rmi", &name]);
     checked.unwrap();
+}
+
+/// podman reads the OCI layout first, and the other table where it is asked to.
+#[test]
+fn podman_takes_it_and_the_tree_is_the_same() {
+    if !root() || !have("podman", &["--version"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (layers, expected) = two_layers(place.path());
+    let out = place.path().join("a.tar");
+    let names = ["acme/backend:v1", "acme/backend:latest"];
+    let archive = write(&out, &names, &layers);
+    let out = out.display();
+    let load = format!("{out}");
+    for (how, from) in [
+        ("load", vec!["load", "--quiet", "--input", &load]),
+        (
+            "oci",
+            vec!["pull", "--quiet", &format!("oci-archive:{out}:v1")],
+        ),
+        (
+            "docker",
+            vec![
+                "pull",
+                "--quiet",
+                &format!("docker-archive:{out}:acme/backend:v1"),
+            ],
+        ),
+    ] {
+        let own = tempfile::tempdir_in(place.path()).unwrap();
+        let podman = |args: &[&str]| {
+            stored("podman", "overlay", own.path(), args)
+                .trim()
+                .to_owned()
+        };
+        podman(&from);
+        let listed = podman(&[
+            "images",
+            "--no-trunc",
+            "--format",
+            "{{.ID}} {{.Repository}}:{{.Tag}}",
+        ]);
+        assert!(listed.contains(&archive.config_digest), "{how}: {listed}");
+        if how == "load" {
+            for name in names {
+                assert!(listed.contains(name), "{listed}");
+            }
+        }
+        let id = archive.config_digest.trim_start_matches("sha256:");
+        let mounted = podman(&["image", "mount", id]);
+        same(&expected, Path::new(&mounted));
+        podman(&["image", "umount", id]);
+        podman(&["rmi", "--force", id]);
+        // The driver mounts its own directory on itself.
+        succeeds(
+            "umount",
+            &[&own.path().join("storage/overlay").display().to_string()],
+        );
+    }
+}
+
+/// containerd, with which nerdctl and Kubernetes load images. (nerdctl itself is no package of
+/// Debian 12; it hands an archive to this import.)
+#[test]
+fn containerd_takes_it_and_the_tree_is_the_same() {
+    if !root() || !have("containerd", &["--version"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (layers, expected) = two_layers(place.path());
+    let out = place.path().join("a.tar");
+    let archive = write(
+        &out,
+        &["acme/backend:v1", "r.example:5000/acme/backend:v1"],
+        &layers,
+    );
+    let containerd = Containerd::start(place.path());
+    let ctr = |args: &[&str]| {
+        let socket = containerd.socket.to_str().unwrap();
+        run(
+            "ctr",
+            &[&["--address", socket, "--namespace", "test"], args].concat(),
+        )
+    };
+    // Unpacks each layer, and compares it with its diff_id.
+    ctr(&[
+        "images",
+        "import",
+        "--snapshotter",
+        "native",
+        out.to_str().unwrap(),
+    ]);
+    let listed = ctr(&["images", "list"]);
+    for name in [
+        "docker.io/acme/backend:v1",
+        "r.example:5000/acme/backend:v1",
+    ] {
+        let line = listed.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in {listed}"));
+        assert!(line.contains(&archive.manifest_digest), "{listed}");
+        let mount = place.path().join("mnt");
+        fs::create_dir_all(&mount).unwrap();
+        let mount = mount.to_str().unwrap();
+        ctr(&["images", "mount", "--snapshotter", "native", name, mount]);
+        let checked = std::panic::catch_unwind(|| same(&expected, Path::new(mount)));
+        ctr(&[
+            "images",
+            "unmount",
+            "--snapshotter",
+            "native",
+            "--rm",
+            mount,
+        ]);
+        checked.unwrap();
+    }
+    let checked = ctr(&["images", "check", "--snapshotter", "native"]);
+    assert_eq!(checked.matches(" complete (3/3) ").count(), 2, "{checked}");
+}
+
+/// A daemon of the test's own; its files end with `place`.
+struct Containerd {
+    child: std::process::Child,
+    socket: PathBuf,
+}
+
+impl Containerd {
+    fn start(place: &Path) -> Containerd {
+        let at = |name: &str| place.join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = '{}'\nstate = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.internal.v1.opt']\n[grpc]\naddress = '{}'\n[ttrpc]\naddress = '{}'\n",
+            at("containerd"),
+            at("state"),
+            at("containerd.sock"),
+            at("containerd.ttrpc"),
+        );
+        fs::write(place.join("containerd.toml"), config).unwrap();
+        let log = fs::File::create(place.join("containerd.log")).unwrap();
+        let child = std::process::Command::new("containerd")
+            .args(["--config", &at("containerd.toml")])
+            .stdout(std::process::Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let socket = place.join("containerd.sock");
+        let daemon = Containerd { child, socket };
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let version = ["--address", daemon.socket.to_str().unwrap(), "version"];
+        while !succeeds("ctr", &version) {
+            let log = || fs::read_to_string(place.join("containerd.log")).unwrap();
+            assert!(std::time::Instant::now() < end, "{}", log());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        daemon
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id() as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
 }

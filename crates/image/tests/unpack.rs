@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use common::{have, root, run, same, two_layers, write};
+use common::{But, have, root, run, same, same_but, stored, two_layers, write};
 use image::{Format, Image, Platform, Silent};
 use sha2::{Digest, Sha256};
 
@@ -498,6 +498,109 @@ fn bombs_are_bounded() {
     );
 }
 
+/// A base of `rootfs:` is somebody else's file as an image is: what GNU tar would do as root
+/// with it is not done.
+#[test]
+fn a_root_file_system_is_read_with_the_rules_of_images() {
+    if !root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir_all(place.path().join("etc")).unwrap();
+    fs::write(place.path().join("etc/precious"), "precious").unwrap();
+    let file_at = place.path().join("root.tar");
+    let attempt = |bytes: &[u8]| {
+        fs::write(&file_at, bytes).unwrap();
+        let into = tempfile::tempdir_in(place.path()).unwrap();
+        let done = image::unpack_root(&file_at, into.path(), &Silent);
+        let precious = fs::read_to_string(place.path().join("etc/precious"));
+        assert_eq!(precious.unwrap(), "precious", "the outside was reached");
+        assert_eq!(fs::read_dir(place.path().join("etc")).unwrap().count(), 1);
+        done.map(|()| into).map_err(|error| error.to_string())
+    };
+    let tar = |entries: &[Vec<u8>]| [&entries.concat()[..], &[0; 1024]].concat();
+    for (why, entries) in [
+        ("/../etc/x: the path has `..` in it", vec![file("../etc/x")]),
+        ("/etc/x: the path is absolute", vec![file("/etc/x")]),
+        (
+            "/a: it lies behind a symbolic link of the same layer",
+            vec![link("a", "../etc"), file("a/precious")],
+        ),
+        (
+            "/b: it is a hard link to ../etc/precious, which is not a path inside",
+            vec![hard("b", "../etc/precious")],
+        ),
+        ("/a: it is there twice", vec![file("a"), link("a", "/etc")]),
+        (
+            "/srv/sda: it is a device node outside of /dev",
+            vec![entry("srv/sda", b'4', "", b"")],
+        ),
+        (
+            "/: the root can only be a directory",
+            vec![link(".", "/etc")],
+        ),
+    ] {
+        let told = attempt(&tar(&entries)).err();
+        let wanted = format!(
+            "cannot use the root file system {}: it has {why}",
+            file_at.display()
+        );
+        assert_eq!(told, Some(wanted));
+    }
+    // Notes of overlayfs and of the machine stay out, and what is below /dev.
+    let notes: [(&str, &[u8]); 4] = [
+        ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+        ("SCHILY.xattr.user.overlay.opaque", b"y"),
+        ("SCHILY.xattr.user.note", b"kept"),
+    ];
+    let good = tar(&[
+        dir("./"),
+        entry("./dev/null", b'3', "", b""),
+        entry_with("./d", b'5', "", b"", &notes),
+        file("./d/f"),
+        link("./l", "d/f"),
+    ]);
+    let plain = attempt(&good).unwrap();
+    let attributes = common::attributes(&plain.path().join("d"));
+    assert_eq!(attributes.into_keys().collect::<Vec<_>>(), ["user.note"]);
+    let mut list = [0; 100];
+    let size = rustix::fs::llistxattr(plain.path().join("d"), &mut list[..]).unwrap();
+    assert_eq!(&list[..size], b"user.note\0");
+    assert!(!plain.path().join("dev/null").exists());
+    // However it is compressed.
+    let packed = |tool: &str, bytes: &[u8]| {
+        let from = place.path().join("plain");
+        fs::write(&from, bytes).unwrap();
+        let mut command = std::process::Command::new(tool);
+        command.arg("-c").stdin(fs::File::open(from).unwrap());
+        command.output().unwrap().stdout
+    };
+    for tool in ["gzip", "xz", "bzip2", "zstd"] {
+        if !have(tool, &["--version"]) {
+            continue;
+        }
+        let bytes = packed(tool, &good);
+        same(plain.path(), attempt(&bytes).unwrap().path());
+        let told = attempt(&bytes[..bytes.len() - 9]).unwrap_err();
+        let start = format!("cannot use the root file system {}: it ", file_at.display());
+        assert!(told.starts_with(&start), "{tool}: {told}");
+    }
+    // Zeros behind the end of the tar, which go to no disk, are counted too.
+    let from = place.path().join("plain");
+    fs::write(&from, &good).unwrap();
+    let bomb = std::process::Command::new("sh")
+        .args(["-c", "(cat; head -c 1100M /dev/zero) | gzip -1 -c"])
+        .stdin(fs::File::open(from).unwrap())
+        .output()
+        .unwrap();
+    let told = attempt(&bomb.stdout).unwrap_err();
+    assert!(
+        told.ends_with("it becomes more than 200 times larger when it is decompressed"),
+        "{told}"
+    );
+}
+
 #[test]
 fn what_other_tools_write_gives_the_same_tree() {
     if !root() || !have("umoci", &["--version"]) || !have("skopeo", &["--version"]) {
@@ -509,7 +612,6 @@ fn what_other_tools_write_gives_the_same_tree() {
     let written = write(&ours, &["acme/backend:v1", "acme/backend:latest"], &layers);
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let at = |name: &str| text(&place.path().join(name));
-    // podman and buildah write with the code that skopeo writes with (containers/image).
     for (target, format) in [
         ("docker-archive", Format::Docker),
         ("oci-archive", Format::Oci),
@@ -601,6 +703,85 @@ fn what_other_tools_write_gives_the_same_tree() {
     let zstd = place.path().join("zstd");
     unpack(&zstd, Format::Oci, &place.path().join("zstd.tree")).unwrap();
     same(&expected, &place.path().join("zstd.tree"));
+}
+
+/// Loaded into storage and saved again, and written layer by layer by a `Containerfile`'s means.
+#[test]
+fn what_podman_and_buildah_write_gives_the_same_tree() {
+    if !root() || !have("podman", &["--version"]) || !have("buildah", &["--version"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (layers, expected) = two_layers(place.path());
+    let ours = place.path().join("ours.tar");
+    // The lowest layer twice, which podman saves as a link.
+    let layers = [layers[0].clone(), layers[0].clone(), layers[1].clone()];
+    let written = write(&ours, &["acme/backend:v1"], &layers);
+    let at = |name: &str| place.path().join(name).display().to_string();
+    let podman = |args: &[&str]| stored("podman", "vfs", place.path(), args);
+    let buildah = |args: &[&str]| {
+        stored("buildah", "vfs", place.path(), args)
+            .trim()
+            .to_owned()
+    };
+    podman(&["load", "--quiet", "--input", &at("ours.tar")]);
+    let kinds = [
+        ("docker-archive", Format::Docker),
+        ("oci-archive", Format::Oci),
+    ];
+    let unpacked = |name: &str, format, but| {
+        let tree = place.path().join(format!("{name}.tree"));
+        let image = unpack(&place.path().join(name), format, &tree).unwrap();
+        same_but(but, &expected, &tree);
+        image
+    };
+    let all = But::default();
+    for (kind, format) in kinds {
+        let name = format!("podman-{kind}");
+        let to = at(&name);
+        podman(&[
+            "save",
+            "--quiet",
+            "--format",
+            kind,
+            "--output",
+            &to,
+            "acme/backend:v1",
+        ]);
+        let image = unpacked(&name, format, all);
+        assert_eq!(image.config_digest, written.config_digest, "{kind}");
+
+        let name = format!("buildah-{kind}");
+        let to = format!("{kind}:{}:acme/other:v2", at(&name));
+        buildah(&["push", "--quiet", "acme/backend:v1", &to]);
+        let image = unpacked(&name, format, all);
+        assert_eq!(image.config_digest, written.config_digest, "{kind}");
+        assert!(image.tags[0].ends_with("acme/other:v2"), "{:?}", image.tags);
+    }
+    // What buildah itself makes of a tree.
+    let container = buildah(&["from", "--quiet", "scratch"]);
+    let mounted = buildah(&["mount", &container]);
+    run(
+        "cp",
+        &["-a", &format!("{}/.", expected.display()), &mounted],
+    );
+    // The kernel gave the copy of the root the time of now; nobody compares that one.
+    buildah(&["umount", &container]);
+    buildah(&["commit", "--quiet", &container, "made"]);
+    for (kind, format) in kinds {
+        let name = format!("made-{kind}");
+        buildah(&[
+            "push",
+            "--quiet",
+            "made",
+            &format!("{kind}:{}:made:x", at(&name)),
+        ]);
+        // buildah itself packs no access control lists.
+        let but = But { lists: true, ..all };
+        unpacked(&name, format, but);
+    }
+    buildah(&["rm", &container]);
+    podman(&["rmi", "--all", "--force"]);
 }
 
 #[test]

@@ -2,14 +2,18 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::{Archive, Config, Healthcheck, Layer, LayerOptions, Silent, Source, write_archive};
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, setxattr, utimensat,
+};
 
 pub const EPOCH: u64 = 1_700_000_000;
 
@@ -104,14 +108,41 @@ pub fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Whether a command succeeds; its words are nobody's business.
+pub fn succeeds(program: &str, args: &[&str]) -> bool {
+    let output = Command::new(program).args(args).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// podman or buildah, with storage of its own below `place`, made by the driver `vfs` (copies,
+/// which lose access control lists) or `overlay`.
+pub fn stored(program: &str, driver: &str, place: &Path, args: &[&str]) -> String {
+    let at = |name: &str| place.join(name).display().to_string();
+    let storage = [
+        "--root",
+        &at("storage"),
+        "--runroot",
+        &at("runroot"),
+        "--storage-driver",
+        driver,
+    ];
+    run(program, &[&storage[..], args].concat())
+}
+
 /// Whether `program` runs; says a word when it does not.
 pub fn have(program: &str, args: &[&str]) -> bool {
-    let works = Command::new(program)
-        .args(args)
-        .output()
-        .is_ok_and(|output| output.status.success());
+    let works = succeeds(program, args);
     // ci/setup installs these: where CI is set a proof that is left out is a failure.
-    let installed = ["umoci", "skopeo", "docker-registry"].contains(&program);
+    let installed = [
+        "umoci",
+        "skopeo",
+        "docker-registry",
+        "podman",
+        "buildah",
+        "docker",
+        "containerd",
+    ]
+    .contains(&program);
     assert!(
         works || !installed || std::env::var_os("CI").is_none(),
         "{program} does not work here"
@@ -176,6 +207,48 @@ pub fn write(out: &Path, references: &[&str], layers: &[Layer]) -> Archive {
     write_archive(out, &references, &config(), layers, &Silent).unwrap()
 }
 
+/// A POSIX access control list as the kernel has it (linux/posix_acl_xattr.h): what tag, for
+/// whom, may do. `mask` stands for the group in the mode.
+fn access_list(user: u32, mask: u16) -> Vec<u8> {
+    let nobody = u32::MAX;
+    let entries = [
+        (0x01u16, 6u16, nobody),
+        (0x02, 5, user),
+        (0x04, 4, nobody),
+        (0x10, mask, nobody),
+        (0x20, 0, nobody),
+    ];
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, may, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(may.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// Gives everything below `dir` a time of its own, the same in each tree that has it.
+fn date(dir: &Path, inside: u64) {
+    for path in names(dir) {
+        let name = path.file_name().unwrap().as_bytes();
+        let sum = name.iter().fold(inside, |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+        });
+        if path.symlink_metadata().unwrap().is_dir() {
+            date(&path, sum);
+        }
+        let time = Timespec {
+            tv_sec: (EPOCH - 1 - sum % 1_000_000) as i64,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
+}
+
 /// A lower tree and an overlay's upper directory over it, with everything that can differ.
 pub fn two_layers(place: &Path) -> (Vec<Layer>, PathBuf) {
     let (lower, upper, merged) = (
@@ -198,10 +271,20 @@ pub fn two_layers(place: &Path) -> (Vec<Layer>, PathBuf) {
         std::os::unix::fs::chown(base.join("setuid"), Some(7), Some(8)).unwrap();
         fs::set_permissions(base.join("setuid"), PermissionsExt::from_mode(0o6755)).unwrap();
         symlink("../../etc/passwd", base.join("link")).unwrap();
+        std::os::unix::fs::lchown(base.join("link"), Some(70_000), Some(9)).unwrap();
+        fs::write(base.join("etc/listed"), "l").unwrap();
+        set(
+            base.join("etc/listed"),
+            "system.posix_acl_access",
+            &access_list(1000, 5),
+        );
+        // Latin-1, which is no UTF-8.
+        fs::write(base.join(OsStr::from_bytes(b"caf\xe9")), "").unwrap();
     }
     fs::write(lower.join("etc/gone"), "x").unwrap();
     fs::create_dir(lower.join("hidden")).unwrap();
     fs::write(lower.join("hidden/old"), "x").unwrap();
+    set(lower.join("hidden"), "user.lower", b"gone");
 
     mknodat(
         CWD,
@@ -218,6 +301,7 @@ pub fn two_layers(place: &Path) -> (Vec<Layer>, PathBuf) {
     fs::create_dir(merged.join("hidden")).unwrap();
     for base in [&upper, &merged] {
         fs::write(base.join("hidden/new"), "new").unwrap();
+        set(base.join("hidden/new"), "user.note", b"a\0=b\n");
         let long = base
             .join("hidden")
             .join("d".repeat(120))
@@ -230,6 +314,27 @@ pub fn two_layers(place: &Path) -> (Vec<Layer>, PathBuf) {
         fs::hard_link(long.join("ping"), base.join("hidden/ping")).unwrap();
         fs::create_dir(base.join("tmp")).unwrap();
         fs::set_permissions(base.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+        let fifo = base.join("tmp/fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::empty(), 0).unwrap();
+        fs::set_permissions(&fifo, PermissionsExt::from_mode(0o2640)).unwrap();
+        std::os::unix::fs::chown(&fifo, Some(3), Some(4)).unwrap();
+        // After what is made in it, which would inherit the default list.
+        let shared = base.join("hidden/shared");
+        fs::create_dir(&shared).unwrap();
+        set(
+            shared.clone(),
+            "system.posix_acl_access",
+            &access_list(1001, 7),
+        );
+        set(
+            shared.clone(),
+            "system.posix_acl_default",
+            &access_list(1002, 5),
+        );
+        set(shared, "user.directory", b"1");
+    }
+    for dir in [&lower, &upper, &merged] {
+        date(dir, 0);
     }
     let blobs = place.join("blobs");
     let layers = vec![
@@ -239,41 +344,78 @@ pub fn two_layers(place: &Path) -> (Vec<Layer>, PathBuf) {
     (layers, merged)
 }
 
-/// Path, type, mode, owner, links, attributes and content of everything below `dir`.
-pub fn describe(dir: &Path, prefix: &str, out: &mut Vec<String>) {
+/// Extended attributes by name, but for those of the machine.
+pub fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut list = [0; 4096];
+    let size = rustix::fs::llistxattr(path, &mut list[..]).unwrap();
+    let names = list[..size].split(|byte| *byte == 0);
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| String::from_utf8(name.to_vec()).unwrap())
+        .filter(|name| !name.starts_with("trusted.") && name != "security.selinux")
+        .map(|name| {
+            let mut value = [0; 4096];
+            let size = rustix::fs::lgetxattr(path, name.as_str(), &mut value[..]).unwrap();
+            (name, value[..size].to_vec())
+        })
+        .collect()
+}
+
+/// What is not looked at, since a tool on the way loses it.
+#[derive(Clone, Copy, Default)]
+pub struct But {
+    /// Other attributes than capabilities.
+    pub attributes: bool,
+    /// Access control lists.
+    pub lists: bool,
+    /// The time of this path.
+    pub time: Option<&'static str>,
+}
+
+/// Path, type, mode, owner, time, links, device number, attributes and content of everything
+/// below `dir`.
+fn describe(dir: &Path, prefix: &str, but: But, out: &mut Vec<String>) {
     for path in names(dir) {
         let stat = path.symlink_metadata().unwrap();
-        let name = format!("{prefix}/{}", path.file_name().unwrap().to_string_lossy());
+        let last = path.file_name().unwrap().as_bytes().escape_ascii();
+        let name = format!("{prefix}/{last}");
         let content = if stat.is_symlink() {
             format!("{:?}", fs::read_link(&path).unwrap())
         } else if stat.is_file() {
-            let mut capability = [0; 64];
-            let size = rustix::fs::lgetxattr(&path, "security.capability", &mut capability[..])
-                .unwrap_or(0);
-            format!(
-                "{:?} {} {:?}",
-                fs::read(&path).unwrap(),
-                stat.nlink(),
-                &capability[..size]
-            )
+            format!("{:?} {}", fs::read(&path).unwrap(), stat.nlink())
         } else {
             String::new()
         };
+        let time = match but.time {
+            Some(other) if other == name => String::new(),
+            _ => format!("{}.{:09}", stat.mtime(), stat.mtime_nsec()),
+        };
+        let mut kept = attributes(&path);
+        kept.retain(|name, _| !but.attributes || name == "security.capability");
+        kept.retain(|name, _| !but.lists || !name.starts_with("system.posix_acl_"));
         out.push(format!(
-            "{name} {:o} {}:{} {content}",
+            "{name} {:o} {}:{} {time} {:x} {kept:?} {content}",
             stat.mode(),
             stat.uid(),
-            stat.gid()
+            stat.gid(),
+            stat.rdev(),
         ));
         if stat.is_dir() {
-            describe(&path, &name, out);
+            describe(&path, &name, but, out);
         }
     }
 }
 
 pub fn same(expected: &Path, found: &Path) {
+    same_but(But::default(), expected, found);
+}
+
+pub fn same_but(but: But, expected: &Path, found: &Path) {
     let (mut left, mut right) = (Vec::new(), Vec::new());
-    describe(expected, "", &mut left);
-    describe(found, "", &mut right);
+    describe(expected, "", but, &mut left);
+    describe(found, "", but, &mut right);
+    for line in &left {
+        assert!(right.contains(line), "missing: {line}\nin: {right:#?}");
+    }
     assert_eq!(left, right);
 }
