@@ -94,6 +94,9 @@ pub enum CacheVerb {
 pub struct Inspect {
     #[arg(value_name = "ARCHIVE")]
     pub archive: PathBuf,
+    /// List every file that a box would show, with the layer that has it.
+    #[arg(long)]
+    pub files: bool,
     /// For programs.
     #[arg(long)]
     pub json: bool,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use image::{Flag, Image, ImageLayer, LayerEntry, Silent};
+use image::{Compression, Flag, Image, ImageLayer, LayerEntry, Silent};
 use serde_json::Value;
 
 use crate::{
@@ -65,7 +65,19 @@ fn compare(one: &Image, other: &Image) -> Result<Vec<String>> {
             (Some(a), Some(b)) if a.digest != b.digest => {
                 a.check(&one.name)?;
                 b.check(&other.name)?;
-                lines.push(format!("{name}: the same content, compressed otherwise"));
+                let how = |image: &Image, layer: &ImageLayer| -> Result<String> {
+                    let how = match layer.compression(&image.name)? {
+                        Compression::None => "not at all",
+                        Compression::Gzip => "gzip",
+                        Compression::Zstd => "zstd",
+                    };
+                    Ok(format!("{how}, {} bytes", layer.size()))
+                };
+                lines.push(format!(
+                    "{name}: the same content, compressed otherwise: {} | {}",
+                    how(one, a)?,
+                    how(other, b)?
+                ));
             }
             // Equal as long as both are what they are called.
             (Some(a), Some(b)) => {
@@ -125,7 +137,9 @@ fn files(image: &Image, layer: &ImageLayer) -> Result<Files> {
             Flag::File => image::sha256(content)?,
             _ => String::new(),
         };
-        files.insert(entry.path.clone(), (entry.clone(), digest));
+        // A directory that became something else is still the same place.
+        let path = entry.path.strip_suffix(b"/").unwrap_or(&entry.path);
+        files.insert(path.to_owned(), (entry.clone(), digest));
         Ok(())
     })?;
     Ok(files)
@@ -162,7 +176,7 @@ fn causes((a, one): &(LayerEntry, String), (b, other): &(LayerEntry, String)) ->
         format!("type {:?} | {:?}", a.flag, b.flag),
     );
     cause(
-        one != other && a.size == b.size,
+        one != other && a.size == b.size && a.flag == b.flag,
         format!("content, {} bytes", a.size),
     );
     cause(
@@ -190,8 +204,26 @@ fn causes((a, one): &(LayerEntry, String), (b, other): &(LayerEntry, String)) ->
     );
     cause(
         a.mtime != b.mtime,
-        format!("time {} | {}", a.mtime.0, b.mtime.0),
+        format!("time {} | {}", time(a.mtime), time(b.mtime)),
     );
-    cause(a.xattrs != b.xattrs, "extended attributes".to_owned());
+    let names: std::collections::BTreeSet<&Vec<u8>> =
+        a.xattrs.keys().chain(b.xattrs.keys()).collect();
+    for name in names {
+        let what = match (a.xattrs.get(name), b.xattrs.get(name)) {
+            (Some(_), None) => "only in the first",
+            (None, Some(_)) => "only in the second",
+            (one, other) if one != other => "another value",
+            _ => continue,
+        };
+        cause(true, format!("attribute {} {what}", shown(name)));
+    }
     causes
+}
+
+/// Seconds since 1970, with a fraction where there is one.
+fn time((seconds, nanoseconds): (i64, u32)) -> String {
+    match nanoseconds {
+        0 => seconds.to_string(),
+        fraction => format!("{seconds}.{fraction:09}"),
+    }
 }

@@ -1,17 +1,21 @@
 //! `tiffin inspect`: what an archive holds.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::Result;
 use contract::Contract;
-use image::{Compression, Flag, Format, Image, Platform, Silent};
+use image::{Compression, Flag, Format, Image, LayerEntry, Platform, Silent};
 use serde_json::{Value, json};
 
-use crate::{cli, printer::size};
+use crate::{cli, merged::Merged, printer::size};
 
 /// A contract that is larger than this was not written by Tiffin.
 const MAX_CONTRACT: u64 = 16 << 20;
+
+/// And such a file not for supervisord.
+const MAX_CONFIGURATION: u64 = 1 << 20;
 
 /// How many of the largest files are named.
 const LARGEST: usize = 10;
@@ -56,7 +60,7 @@ pub fn shown(bytes: &[u8]) -> String {
 
 pub fn run(words: &cli::Inspect) -> Result<()> {
     let image = open(&words.archive)?;
-    let report = report(&image)?;
+    let report = report(&image, words.files)?;
     if words.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -65,20 +69,38 @@ pub fn run(words: &cli::Inspect) -> Result<()> {
     Ok(())
 }
 
-fn report(image: &Image) -> Result<Value> {
+fn report(image: &Image, all: bool) -> Result<Value> {
     let mut layers = Vec::new();
     let mut largest: Vec<(u64, String)> = Vec::new();
     let mut contract: Option<Contract> = None;
-    for (layer, made_by) in image.layers.iter().zip(makers(image)) {
+    let mut programs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut seen: Merged<LayerEntry> = Merged::default();
+    for (index, (layer, made_by)) in image.layers.iter().zip(makers(image)).enumerate() {
         let mut files = 0;
         let (compression, uncompressed) =
             layer.entries(&image.name, &Silent, &mut |entry, content| {
-                if entry.flag != Flag::File {
+                let path = shown(&entry.path);
+                let path = path.trim_start_matches("./").trim_end_matches('/');
+                let name = path.rsplit('/').next().unwrap_or(path);
+                let gone = name.starts_with(".wh.");
+                if all && !path.is_empty() {
+                    seen.layer(index, path, entry.flag == Flag::Directory);
+                    if !gone {
+                        seen.insert(index, path, entry.clone());
+                    }
+                }
+                if entry.flag != Flag::File || gone {
                     return Ok(());
                 }
                 files += 1;
-                let path = shown(&entry.path);
-                if path.trim_start_matches("./") == contract::PATH.trim_start_matches('/') {
+                let path = path.to_owned();
+                if path.starts_with("etc/supervisor") {
+                    let mut text = String::new();
+                    // What is no text is no configuration.
+                    let _ = content.take(MAX_CONFIGURATION).read_to_string(&mut text);
+                    programs.insert(path.clone(), sections(&text));
+                }
+                if path == contract::PATH.trim_start_matches('/') {
                     let mut text = Vec::new();
                     content.take(MAX_CONTRACT).read_to_end(&mut text)?;
                     contract = serde_json::from_slice(&text).ok();
@@ -106,12 +128,20 @@ fn report(image: &Image) -> Result<Value> {
     keep_largest(&mut largest);
     let config = &image.settings.config;
     let box_of = contract.map(|contract| {
+        let details: serde_json::Map<String, Value> = contract
+            .settings
+            .iter()
+            .map(|(name, setting)| (name.clone(), detail(setting)))
+            .collect();
         json!({
+            "product": contract.product,
             "settings": contract.settings.keys().collect::<Vec<_>>(),
-            "services": serde_json::to_value(&contract.services).map(|services| names(&services)).unwrap_or_default(),
+            "details": details,
+            "services": services(&contract, &programs),
             "templates": contract.templates.iter().map(|t| &t.dest).collect::<Vec<_>>(),
         })
     });
+    let files = all.then(|| seen.into_files().map(listed).collect::<Vec<_>>());
     Ok(json!({
         "name": image.name,
         "tags": image.tags,
@@ -130,19 +160,69 @@ fn report(image: &Image) -> Result<Value> {
         "volumes": config.volumes,
         "labels": config.labels,
         "box": box_of,
+        "files": files,
     }))
 }
 
-/// Of a list of things with names, or of a map by name.
-fn names(things: &Value) -> Vec<String> {
-    match things {
-        Value::Object(map) => map.keys().cloned().collect(),
-        Value::Array(list) => list
-            .iter()
-            .filter_map(|thing| Some(thing.get("name")?.as_str()?.to_owned()))
-            .collect(),
-        _ => Vec::new(),
+fn listed((path, layer, entry): (String, usize, LayerEntry)) -> Value {
+    let mut file = json!({
+        "path": path,
+        "type": match entry.flag {
+            Flag::File => "file",
+            Flag::HardLink => "hard link",
+            Flag::Symlink => "link",
+            Flag::Character => "character device",
+            Flag::Block => "block device",
+            Flag::Directory => "directory",
+            Flag::Fifo => "fifo",
+        },
+        "mode": format!("{:04o}", entry.mode),
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size": entry.size,
+        "layer": layer + 1,
+    });
+    if !entry.link.is_empty() {
+        file["to"] = shown(&entry.link).into();
     }
+    file
+}
+
+/// What somebody who sets it wants to know; a secret has no default.
+fn detail(setting: &contract::Setting) -> Value {
+    let mut detail = json!({
+        "type": setting.kind,
+        "required": setting.required,
+        "secret": setting.secret,
+    });
+    if let Some(default) = &setting.default {
+        detail["default"] = default.clone();
+    }
+    if !setting.help.is_empty() {
+        detail["help"] = setting.help.clone().into();
+    }
+    detail
+}
+
+/// Units that the playbook enabled, programs of supervisord, jobs and what the recipe adds.
+fn services(contract: &Contract, programs: &BTreeMap<String, Vec<String>>) -> BTreeSet<String> {
+    let units = contract.units.iter().map(|unit| {
+        let name = unit.name.strip_suffix(".service");
+        name.unwrap_or(&unit.name).to_owned()
+    });
+    units
+        .chain(programs.values().flatten().cloned())
+        .chain(contract.services.keys().cloned())
+        .chain(contract.jobs.keys().cloned())
+        .collect()
+}
+
+/// The names in `[program:NAME]`.
+fn sections(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("[program:")?.strip_suffix(']'))
+        .map(|name| shown(name.trim().as_bytes()))
+        .collect()
 }
 
 fn keep_largest(files: &mut Vec<(u64, String)>) {
@@ -192,6 +272,38 @@ fn print(report: &Value) {
     }
     if !report["box"].is_null() {
         line("services", list(&report["box"]["services"]).join(" "));
-        line("settings", list(&report["box"]["settings"]).join(" "));
+        println!("settings");
+        for (name, detail) in report["box"]["details"].as_object().into_iter().flatten() {
+            let mut told = format!("  {name}  {}", text(&detail["type"]));
+            for word in ["required", "secret"] {
+                if detail[word] == true {
+                    told += &format!(", {word}");
+                }
+            }
+            match &detail["default"] {
+                Value::Null => {}
+                Value::String(default) => told += &format!(", default {default}"),
+                default => told += &format!(", default {default}"),
+            }
+            println!("{}", shown(told.as_bytes()));
+        }
+    }
+    if let Some(files) = report["files"].as_array() {
+        println!("files");
+        for file in files {
+            let to = match &file["to"] {
+                Value::String(to) => format!(" -> {to}"),
+                _ => String::new(),
+            };
+            println!(
+                "  {:>2}  {:<9}  {}  {:>11}  {:>12}  /{}{to}",
+                number(&file["layer"]),
+                text(&file["type"]),
+                text(&file["mode"]),
+                format!("{}:{}", number(&file["uid"]), number(&file["gid"])),
+                number(&file["size"]),
+                text(&file["path"]),
+            );
+        }
     }
 }

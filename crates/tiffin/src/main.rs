@@ -9,6 +9,7 @@ mod diff;
 mod inspect;
 mod interrupts;
 mod lint;
+mod merged;
 mod note;
 mod pack;
 mod printer;

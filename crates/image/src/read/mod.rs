@@ -474,6 +474,17 @@ impl ImageLayer {
         self.part.size
     }
 
+    /// What its first bytes say of it.
+    pub fn compression(&self, image: &str) -> Result<Compression, Error> {
+        match plain(self.part.reader()) {
+            Ok((compression, _)) => Ok(compression),
+            Err(error) => Err(Error::Image {
+                image: image.to_owned(),
+                reason: format!("the layer {} cannot be read: {error}", self.shown()),
+            }),
+        }
+    }
+
     /// Shows `visit` each entry with its content, in the order of the layer; `image` is the
     /// name for errors. The blob is verified first, the content at the end.
     ///
