@@ -59,6 +59,140 @@ fn redis() {
 }
 
 #[test]
+fn mongod_as_mongodb_packages_it() {
+    let parsed = unit("mongod.service", &[include_str!("fixtures/mongod.service")]);
+    let service = &parsed.value;
+    assert_eq!(
+        service.kind,
+        Kind::Simple {
+            settle: Duration::ZERO
+        }
+    );
+    assert_eq!(
+        service.commands.start[0].words,
+        ["/usr/bin/mongod", "--config", "/etc/mongod.conf"]
+    );
+    let who = &service.identity;
+    assert_eq!(
+        (who.user.as_deref(), who.group.as_deref()),
+        (Some("mongodb"), Some("mongodb"))
+    );
+    let file = &service.environment_files[0];
+    assert_eq!(
+        (file.path.as_str(), file.optional),
+        ("/etc/default/mongod", true)
+    );
+    let said = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        service.environment,
+        [
+            said("MONGODB_CONFIG_OVERRIDE_NOFORK", "1"),
+            said("GLIBC_TUNABLES", "glibc.pthread.rseq=0")
+        ]
+    );
+    let limits: Vec<_> = service
+        .limits
+        .iter()
+        .map(|l| (l.resource, l.soft, l.hard))
+        .collect();
+    let infinity = |resource| (resource, None, None);
+    let of_64000 = |resource| (resource, Some(64_000), Some(64_000));
+    assert_eq!(
+        limits,
+        [
+            infinity(Resource::FileSize),
+            infinity(Resource::Cpu),
+            infinity(Resource::AddressSpace),
+            of_64000(Resource::OpenFiles),
+            of_64000(Resource::Processes),
+            infinity(Resource::MemoryLock),
+        ]
+    );
+    assert_eq!(service.directories[0].path, "/run/mongodb");
+    assert_eq!(parsed.not_applied, ["TasksMax", "TasksAccounting"]);
+    assert_eq!(parsed.warnings, [""; 0]);
+    // Up to 7.0, for Red Hat's family, it forked.
+    let service = unit(
+        "mongod.service",
+        &[
+            include_str!("fixtures/mongod.service"),
+            "[Service]\nType=forking\nPIDFile=/var/run/mongodb/mongod.pid\n",
+        ],
+    )
+    .value;
+    assert_eq!(
+        service.kind,
+        Kind::Forking {
+            pid_file: Some("/var/run/mongodb/mongod.pid".to_owned())
+        }
+    );
+}
+
+#[test]
+fn signals_times_types_and_the_host_name() {
+    let simple = Kind::Simple {
+        settle: Duration::ZERO,
+    };
+    for type_ in ["simple", "exec", "idle"] {
+        let text = format!("[Service]\nType={type_}\nExecStart=/a\n");
+        let parsed = unit("x.service", &[&text]);
+        assert_eq!(
+            (parsed.value.kind, parsed.warnings.len()),
+            (simple.clone(), 0)
+        );
+    }
+    for (said, signal) in [("SIGQUIT", 3), ("USR2", 12), ("SIGWINCH", 28), ("9", 9)] {
+        let text = format!("[Service]\nExecStart=/a\nKillSignal={said}\n");
+        let parsed = unit("x.service", &[&text]);
+        assert_eq!(parsed.value.stopping.signal, signal, "{said}");
+        assert_eq!(parsed.warnings, [""; 0]);
+    }
+    for (said, delay) in [("2", 2000), ("500ms", 500), ("1min 30s", 90_000), ("0", 0)] {
+        let text = format!("[Service]\nExecStart=/a\nRestartSec={said}\n");
+        let delay = Some(Duration::from_millis(delay));
+        assert_eq!(unit("x.service", &[&text]).value.restart.delay, delay);
+    }
+    let parsed = unit(
+        "x.service",
+        &["[Service]\nExecStart=/a\nKillSignal=SIGFOO\nRestartSec=soon\n"],
+    );
+    assert_eq!(
+        parsed.warnings,
+        [
+            "KillSignal=SIGFOO is ignored: it is not a signal",
+            "RestartSec=soon is ignored: it is not a time span"
+        ]
+    );
+    let text = "[Unit]\nDescription=on %H\n[Service]\nExecStart=/a --name=%H-%l %%H\n";
+    let parsed = systemd::parse_on("box.corp.example", "x.service", &[text]).unwrap();
+    assert_eq!(parsed.value.description, "on box.corp.example");
+    assert_eq!(
+        parsed.value.commands.start[0].words[1..],
+        ["--name=box.corp.example-box", "%H"]
+    );
+    assert_eq!(parsed.warnings, [""; 0]);
+}
+
+#[test]
+fn a_start_limits_interval_was_ignored_in_silence() {
+    let limit = |keys: &str| {
+        let parsed = unit(
+            "x.service",
+            &[&format!("[Unit]\n{keys}[Service]\nExecStart=/a\n")],
+        );
+        (parsed.value.restart.limit, parsed.warnings)
+    };
+    assert_eq!(limit(""), (Some(5), Vec::new()));
+    assert_eq!(limit("StartLimitBurst=3\n"), (Some(3), Vec::new()));
+    assert_eq!(limit("StartLimitIntervalSec=0\n"), (None, Vec::new()));
+    let told = "StartLimitIntervalSec=500 has no effect: quick deaths are counted in a row";
+    assert_eq!(
+        limit("StartLimitIntervalSec=500\nStartLimitBurst=3\n"),
+        (Some(3), vec![told.to_owned()])
+    );
+}
+
+#[test]
 fn a_template_unit_knows_its_instance() {
     let service = unit(
         "redis-server@two.service",

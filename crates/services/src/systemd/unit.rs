@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::keys::{INFORMATION, NOT_APPLIED};
+use super::limits::{self, LIMITS};
 use super::lines::{self, Assignment};
 use super::{capabilities, time, words};
 use crate::text::{boolean, octal};
 use crate::{
-    Command, Commands, Condition, EnvironmentFile, Error, Identity, Kind, Limit, ManagedDirectory,
-    Order, Origin, Parsed, Privileges, Resource, Restart, RestartWhen, Service, StopScope,
-    Stopping, WorkingDirectory, signal_number,
+    Command, Commands, Condition, EnvironmentFile, Error, Identity, Kind, ManagedDirectory, Order,
+    Origin, Parsed, Privileges, Restart, RestartWhen, Service, StopScope, Stopping,
+    WorkingDirectory, signal_number,
 };
 
 /// Reads the unit `name` (`redis-server.service`, `app@1.service`).
@@ -21,7 +22,16 @@ use crate::{
 ///
 /// A unit that cannot be run: no command, a command line that cannot be split.
 pub fn parse(name: &str, texts: &[&str]) -> Result<Parsed<Service>, Error> {
-    let mut reader = Reader::new(name);
+    parse_on("localhost", name, texts)
+}
+
+/// The same, on a machine whose host name is `host`.
+///
+/// # Errors
+///
+/// As those of [`parse`].
+pub fn parse_on(host: &str, name: &str, texts: &[&str]) -> Result<Parsed<Service>, Error> {
+    let mut reader = Reader::new(name, host);
     for text in texts {
         let mut warnings = Vec::new();
         let assignments = lines::read(text, &mut warnings);
@@ -35,6 +45,7 @@ pub fn parse(name: &str, texts: &[&str]) -> Result<Parsed<Service>, Error> {
 
 struct Reader<'a> {
     name: &'a str,
+    host: &'a str,
     service: Service,
     type_: String,
     has_service_section: bool,
@@ -90,9 +101,10 @@ impl DirectoryKind {
 }
 
 impl<'a> Reader<'a> {
-    fn new(name: &'a str) -> Self {
+    fn new(name: &'a str, host: &'a str) -> Self {
         Reader {
             name,
+            host,
             service: Service {
                 name: name.strip_suffix(".service").unwrap_or(name).to_owned(),
                 aliases: Vec::new(),
@@ -229,10 +241,11 @@ impl<'a> Reader<'a> {
             }
         } else {
             match time::span(value) {
-                // 0 switches the limit off; other intervals have no meaning here, because
-                // quick deaths are counted in a row.
+                // 0 switches the limit off.
                 Some(Some(Duration::ZERO)) => self.service.restart.limit = None,
-                Some(_) => {}
+                Some(_) => self.warn(format!(
+                    "{key}={value} has no effect: quick deaths are counted in a row"
+                )),
                 None => self.unreadable(key, value, "a time span"),
             }
         }
@@ -420,35 +433,18 @@ impl<'a> Reader<'a> {
     }
 
     fn limit(&mut self, key: &str, limit: &str, value: &str) {
-        let resource = match limit {
-            "AS" => Resource::AddressSpace,
-            "CORE" => Resource::Core,
-            "CPU" => Resource::Cpu,
-            "DATA" => Resource::Data,
-            "FSIZE" => Resource::FileSize,
-            "LOCKS" => Resource::Locks,
-            "MEMLOCK" => Resource::MemoryLock,
-            "MSGQUEUE" => Resource::MessageQueue,
-            "NICE" => Resource::Nice,
-            "NOFILE" => Resource::OpenFiles,
-            "NPROC" => Resource::Processes,
-            "RTPRIO" => Resource::RealtimePriority,
-            "RSS" => Resource::ResidentSet,
-            "SIGPENDING" => Resource::PendingSignals,
-            "STACK" => Resource::Stack,
-            _ => return self.other(key),
+        let Some((name, resource)) = LIMITS
+            .iter()
+            .find(|(name, _)| name.to_ascii_uppercase() == limit)
+        else {
+            return self.other(key);
         };
-        let (soft, hard) = value.split_once(':').unwrap_or((value, value));
-        match (limit_value(soft), limit_value(hard)) {
-            (Some(soft), Some(hard)) => {
-                self.service.limits.retain(|l| l.resource != resource);
-                self.service.limits.push(Limit {
-                    resource,
-                    soft,
-                    hard,
-                });
+        match limits::limit(name, value) {
+            Some(limit) => {
+                self.service.limits.retain(|l| l.resource != *resource);
+                self.service.limits.push(limit);
             }
-            _ => self.unreadable(key, value, "a number, a size or infinity"),
+            None => self.unreadable(key, value, "a number, a size or infinity"),
         }
     }
 
@@ -580,6 +576,8 @@ impl<'a> Reader<'a> {
                 Some('i') => out.push_str(instance),
                 Some('I') => out.push_str(&unescape(instance)),
                 Some('E') => out.push_str("/etc"),
+                Some('H') => out.push_str(self.host),
+                Some('l') => out.push_str(self.host.split('.').next().unwrap_or_default()),
                 Some('u') => out.push_str("root"),
                 Some('U') => out.push('0'),
                 Some(other) => match words::specifier(other) {
@@ -707,27 +705,6 @@ fn absolute_run(path: &str) -> String {
     } else {
         format!("/run/{path}")
     }
-}
-
-/// A number with an optional binary suffix; `Some(None)` is infinity.
-fn limit_value(text: &str) -> Option<Option<u64>> {
-    let text = text.trim();
-    if text == "infinity" {
-        return Some(None);
-    }
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let factor = match &text[digits..] {
-        "" => 1,
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        "G" => 1 << 30,
-        "T" => 1 << 40,
-        _ => return None,
-    };
-    number.checked_mul(factor).map(Some)
 }
 
 /// systemd-escape(1), backwards: `-` is `/`, `\x2d` is `-`.
