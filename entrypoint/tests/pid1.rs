@@ -62,6 +62,28 @@ fn as_pid_1_orphans_are_reaped_and_sigterm_ends_all() {
 }
 
 #[test]
+fn a_shell_on_a_terminal_has_job_control() {
+    if !can_unshare() {
+        return;
+    }
+    let b = TestBox::new();
+    b.file("/usr/lib/tiffin/contract.json", &b.contract.to_string());
+    // As engines do: process 1 leads a session, to which the terminal belongs.
+    let output = Command::new("/usr/bin/python3")
+        .args(["-c", include_str!("terminal.py")])
+        .args(["unshare", "-p", "-f", "--kill-child", "--mount-proc"])
+        .args(["setsid", "-c", env!("CARGO_BIN_EXE_entrypoint"), "--root"])
+        .arg(b.dir.path())
+        .args(["bash", "--norc", "-i"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("TERM", "xterm")
+        .output()
+        .unwrap();
+    common::Ended::of(output).exits(0).says("exit code 7");
+}
+
+#[test]
 fn idle_means_idle() {
     let mut b = TestBox::new();
     b.unit("a.service", "[Service]\nExecStart=/bin/sleep 1000\n");

@@ -90,6 +90,81 @@ fn a_file_makes_a_service_ready_and_one_from_before_does_not() {
     running.stop().exits(0);
 }
 
+/// A port that nobody listens on, and the root, as variables.
+fn with_port(mut b: TestBox) -> TestBox {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    b.put("variables", "port", json!(port));
+    b.put("variables", "root", json!(b.dir.path()));
+    b
+}
+
+/// Its line in the order is written before it can be reached: whoever comes first is first.
+fn waits_for(ready: serde_json::Value, python: &str) {
+    let b = with_port(pair(ready, "exec python3 ROOT/db.py"));
+    let port = b.contract["variables"]["port"].to_string();
+    let head = "import socket, time\nROOM = 'ROOT'\ndef ready():\n    open(ROOM + '/order', 'a').write('db\\n')\n";
+    b.file("/db.py", &format!("{head}PORT = {port}\n{python}"));
+    let running = b.start();
+    order(&b);
+    running.stop().exits(0);
+}
+
+#[test]
+fn a_port_that_is_bound_late_makes_a_service_ready() {
+    waits_for(
+        json!({"tcp": "127.0.0.1:{{ port }}"}),
+        "
+s = socket.socket()
+s.bind(('127.0.0.1', PORT))  # Nobody listens yet.
+time.sleep(0.5)
+ready()
+s.listen()
+time.sleep(1000)
+",
+    );
+}
+
+#[test]
+fn a_unix_socket_that_is_bound_late_makes_a_service_ready() {
+    waits_for(
+        json!({"unix": "{{ root }}/db.sock"}),
+        "
+s = socket.socket(socket.AF_UNIX)
+time.sleep(0.2)
+s.bind(ROOM + '/db.sock')  # The file is there, and nobody listens yet.
+time.sleep(0.3)
+ready()
+s.listen()
+time.sleep(1000)
+",
+    );
+}
+
+#[test]
+fn a_page_that_is_an_error_at_first_makes_a_service_ready_once_it_is_not() {
+    waits_for(
+        json!({"http": "http://127.0.0.1:{{ port }}/health?deep=1"}),
+        "
+import http.server
+asked = 0
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        global asked
+        asked += 1
+        if self.path != '/health?deep=1' or self.headers['Host'] != f'127.0.0.1:{PORT}':
+            return self.send_error(404)
+        if asked < 6:
+            return self.send_error([503, 500, 404, 401][asked % 4])
+        if asked == 6:
+            ready()
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(('127.0.0.1', PORT), Page).serve_forever()
+",
+    );
+}
+
 #[test]
 fn what_did_not_come_is_named() {
     for (ready, missing) in [

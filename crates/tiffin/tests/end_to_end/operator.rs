@@ -38,6 +38,16 @@ fn explains_itself() {
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
+fn a_shell_has_job_control() {
+    let script = include_str!("../../../../entrypoint/tests/terminal.py");
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", script, "docker", "run", "--rm", "-it"]);
+    command.args([&image(), "bash", "--norc"]);
+    assert_eq!(must(&mut command), "exit code 7");
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
 fn names_all_wrong_settings_at_once_and_starts_nothing() {
     let flags = [
         "-e",
