@@ -71,6 +71,8 @@ pub enum Verb {
     Move(moving::Options),
     /// Not for people: one readiness check, see `supervise::probe`.
     Probe(Vec<String>),
+    /// Nor this: one log file, see `supervise::rotate`.
+    Rotate(Vec<String>),
     /// Anything else is a command to run with the configuration rendered.
     Command(Vec<String>),
 }
@@ -284,6 +286,9 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
         ("preflight", ["--json"]) => Verb::Preflight { json: true },
         ("manifest", words) => Verb::Manifest(crate::manifest::parse(words)?),
         ("probe", rest) => Verb::Probe(rest.iter().map(|word| (*word).to_owned()).collect()),
+        (crate::supervise::rotate::VERB, rest) => {
+            Verb::Rotate(rest.iter().map(|word| (*word).to_owned()).collect())
+        }
         (
             "start" | "stop" | "restart" | "reload" | "explain" | "help" | "settings" | "check"
             | "status" | "certificates" | "logs" | "health" | "version" | "preflight"

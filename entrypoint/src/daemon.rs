@@ -2,7 +2,7 @@
 //!
 //! Enough for supervisord's own end-to-end tests and for scripts that start it by hand.
 //! What clients read of a log comes from memory; files that `*_logfile` names are written
-//! for others to read, and one that is full is kept once.
+//! for others to read, and `*_logfile_backups` of them are kept.
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

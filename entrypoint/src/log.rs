@@ -1,8 +1,17 @@
 //! Output: the entrypoint's own messages on stderr, the services' lines on stdout.
 //!
-//! Lines are relayed whole. What the reader of stdout has not taken yet waits in a queue;
-//! when that is long the services' pipes are not read, so that nothing is lost and the
-//! loop never blocks in a write.
+//! Lines are relayed whole and byte for byte. What the reader of stdout has not taken yet waits
+//! in a queue; when that is long the services' pipes are not read, so that nothing is lost and
+//! the loop never blocks in a write, to stderr neither.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 
 mod json;
 
@@ -16,7 +25,7 @@ use std::time::SystemTime;
 
 use values::Regex;
 
-pub use self::json::{Level, rfc3339};
+pub use self::json::{Level, level, rfc3339};
 
 /// Longer lines are split.
 const LINE_LIMIT: usize = 1 << 20;
@@ -29,6 +38,52 @@ const QUEUE_LIMIT: usize = 4 << 20;
 const QUEUE_KEPT: usize = 32 << 10;
 /// What a pipe that poll(2) calls writable takes without blocking.
 const CHUNK: usize = 4096;
+/// Messages of our own that stderr does not take; then they are remembered and nothing more.
+const UNSAID_LIMIT: usize = 1 << 20;
+
+/// What stderr has not taken yet, while there is a loop that must not wait for it.
+static UNSAID: Mutex<Option<VecDeque<u8>>> = Mutex::new(None);
+
+fn unsaid() -> std::sync::MutexGuard<'static, Option<VecDeque<u8>>> {
+    UNSAID
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// From here on messages wait for stderr and nobody waits for them: see [`drain_messages`].
+pub fn queue_messages() {
+    unsaid().get_or_insert_default();
+}
+
+/// Writes messages while stderr takes them; whether some have to wait.
+pub fn drain_messages() -> bool {
+    unsaid().as_mut().is_some_and(|waiting| {
+        pour(std::io::stderr().as_fd(), waiting);
+        !waiting.is_empty()
+    })
+}
+
+/// At the end: everything, for as long as the reader takes something every 2 seconds.
+pub fn finish_messages() {
+    let stderr = std::io::stderr();
+    if let Some(mut waiting) = unsaid().take() {
+        while !waiting.is_empty() && writable(stderr.as_fd(), 2000) {
+            pour(stderr.as_fd(), &mut waiting);
+        }
+    }
+}
+
+fn utter(text: &[u8]) {
+    match unsaid().as_mut() {
+        Some(waiting) => {
+            if waiting.len() < UNSAID_LIMIT {
+                waiting.extend(text);
+            }
+            pour(std::io::stderr().as_fd(), waiting);
+        }
+        None => drop(std::io::stderr().lock().write_all(text)),
+    }
+}
 
 /// What was said, for clients that ask for the main log.
 static SAID: Mutex<Lines> = Mutex::new(Lines::new());
@@ -119,7 +174,7 @@ fn speak(level: &str, message: &str) -> bool {
             lines.remember(0, line.as_bytes());
         }
     });
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    utter(text.as_bytes());
     if let Some(file) = &mut daemon.file {
         let _ = file.write_all(text.as_bytes());
     }
@@ -152,8 +207,7 @@ fn tell(level: Level, message: &str) {
     });
     if JSON.load(Ordering::Relaxed) {
         let object = json::object(SystemTime::now(), level, "tiffin", message.as_bytes());
-        let _ = std::io::stderr().lock().write_all(&object);
-        return;
+        return utter(&object);
     }
     let mut text = String::new();
     for line in message.lines() {
@@ -161,7 +215,7 @@ fn tell(level: Level, message: &str) {
         text.push_str(line);
         text.push('\n');
     }
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    utter(text.as_bytes());
 }
 
 /// Cuts one service's output into lines and remembers the last ones.
@@ -175,6 +229,8 @@ pub struct Lines {
     pub awaited: Option<Box<Regex>>,
 }
 
+/// What is kept for the next line that comes in pieces.
+const PARTIAL_KEPT: usize = 64 << 10;
 /// A line that says that a service is ready says so at its beginning.
 const LOOKED_AT: usize = 4096;
 
@@ -229,19 +285,27 @@ impl Lines {
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|b| *b == b'\n') {
             let (line, after) = rest.split_at(at);
-            if self.partial.is_empty() {
+            if self.partial.is_empty() && line.len() <= LINE_LIMIT {
                 self.line(name, line, out);
             } else {
+                self.partial.extend_from_slice(line);
+                self.split(name, out);
                 let mut whole = std::mem::take(&mut self.partial);
-                whole.extend_from_slice(line);
                 self.line(name, &whole, out);
-                whole.clear();
-                self.partial = whole;
+                if whole.capacity() <= PARTIAL_KEPT {
+                    whole.clear();
+                    self.partial = whole;
+                }
             }
             rest = &after[1..];
         }
         self.partial.extend_from_slice(rest);
-        while self.partial.len() >= LINE_LIMIT {
+        self.split(name, out);
+    }
+
+    /// A line that is as long as may be is whole: its end may come next.
+    fn split(&mut self, name: &str, out: &mut Queue) {
+        while self.partial.len() > LINE_LIMIT {
             let tail = self.partial.split_off(LINE_LIMIT);
             let head = std::mem::replace(&mut self.partial, tail);
             self.line(name, &head, out);
@@ -257,9 +321,10 @@ impl Lines {
     }
 
     fn line(&mut self, name: &str, line: &[u8], out: &mut Queue) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
         out.push(name, line);
         if let Some(pattern) = &self.awaited {
+            // Where lines end as on Windows, `$` means the end of the text.
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
             let text = String::from_utf8_lossy(&line[..line.len().min(LOOKED_AT)]);
             // An error is a pattern that backtracks without end on this line.
             if pattern.is_match(&*text).unwrap_or(false) {
@@ -398,11 +463,15 @@ impl Queue {
             return;
         }
         // Without a name it passes as it is.
-        if !name.is_empty() {
+        if name.is_empty() {
+            self.bytes.extend(line);
+        } else {
+            let (level, text) = level(line);
             self.bytes.extend(name.as_bytes());
             self.bytes.extend(b" | ");
+            self.bytes.extend(level.mark().as_bytes());
+            self.bytes.extend(text);
         }
-        self.bytes.extend(line);
         self.bytes.push_back(b'\n');
     }
 
@@ -421,21 +490,7 @@ impl Queue {
 
     /// Writes while stdout takes it without blocking.
     pub fn drain(&mut self) {
-        let stdout = std::io::stdout();
-        let fd = stdout.as_fd();
-        while !self.bytes.is_empty() && writable(fd, 0) {
-            let (head, _) = self.bytes.as_slices();
-            let chunk = &head[..head.len().min(CHUNK)];
-            match rustix::io::write(fd, chunk) {
-                Ok(count) => drop(self.bytes.drain(..count)),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return,
-                Err(_) => {
-                    self.closed = true;
-                    self.bytes.clear();
-                }
-            }
-        }
+        self.closed |= !pour(std::io::stdout().as_fd(), &mut self.bytes);
         if self.bytes.is_empty() && self.bytes.capacity() > QUEUE_KEPT {
             self.bytes = VecDeque::new();
         }
@@ -448,6 +503,33 @@ impl Queue {
             self.drain();
         }
     }
+}
+
+/// Writes while `fd` takes it without blocking; whether it still takes anything.
+fn pour(fd: BorrowedFd<'_>, bytes: &mut VecDeque<u8>) -> bool {
+    while !bytes.is_empty() && writable(fd, 0) {
+        let (head, _) = bytes.as_slices();
+        let chunk = &head[..head.len().min(CHUNK)];
+        // Whole lines: stdout and stderr may be one pipe or terminal.
+        let end = chunk.iter().rposition(|b| *b == b'\n');
+        let chunk = &chunk[..end.map_or(chunk.len(), |end| end + 1)];
+        match rustix::io::write(fd, chunk) {
+            Ok(count) => drop(bytes.drain(..count)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => break,
+            Err(_) => {
+                bytes.clear();
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// A line as stdout shows it, without its end: its level too, if it says another than `info`.
+pub fn shown(name: &str, line: &[u8]) -> Vec<u8> {
+    let (level, text) = level(line);
+    [name.as_bytes(), b" | ", level.mark().as_bytes(), text].concat()
 }
 
 fn writable(fd: BorrowedFd<'_>, milliseconds: i64) -> bool {
@@ -472,10 +554,84 @@ mod tests {
     fn lines_come_out_whole_and_the_last_one_when_flushed() {
         let (mut lines, mut queue) = (Lines::default(), Queue::default());
         lines.feed("web", b"on", &mut queue);
-        lines.feed("web", b"e\r\ntwo\nthr", &mut queue);
+        lines.feed("web", b"e\ntwo\nthr", &mut queue);
         assert_eq!(text(&queue), "web | one\nweb | two\n");
         lines.flush("web", &mut queue);
         assert_eq!(text(&queue), "web | one\nweb | two\nweb | thr\n");
+    }
+
+    /// What stdout was given, without `x | `, as one service wrote it.
+    fn written(queue: &Queue) -> Vec<u8> {
+        let all: Vec<u8> = queue.bytes.iter().copied().collect();
+        let lines = all.split_inclusive(|b| *b == b'\n');
+        let texts = lines.map(|line| line.strip_prefix(b"x | ").unwrap());
+        texts.collect::<Vec<_>>().concat()
+    }
+
+    #[test]
+    fn a_carriage_return_before_a_line_end_was_lost() {
+        // Of a progress bar, of Windows' line ends, of binary data; whole and in pieces.
+        let bytes = b"one\r\n\r\n50%\r100%\r\r\n\0\xff\r\x1b[0m\n\n";
+        for cut in 0..=bytes.len() {
+            let (mut lines, mut queue) = (Lines::default(), Queue::default());
+            lines.feed("x", &bytes[..cut], &mut queue);
+            lines.feed("x", &bytes[cut..], &mut queue);
+            assert_eq!(written(&queue), bytes, "cut at {cut}");
+            assert_eq!(lines.since(0), bytes, "cut at {cut}");
+        }
+        let (mut lines, mut queue) = (Lines::default(), Queue::default());
+        lines.feed("x", b"left\r", &mut queue);
+        lines.flush("x", &mut queue);
+        assert_eq!(written(&queue), b"left\r\n");
+    }
+
+    #[test]
+    fn a_line_of_just_the_limit_was_followed_by_an_empty_one_and_a_longer_one_not_split() {
+        for length in [
+            LINE_LIMIT - 1,
+            LINE_LIMIT,
+            LINE_LIMIT + 1,
+            2 * LINE_LIMIT,
+            2 * LINE_LIMIT + 7,
+        ] {
+            // A carriage return stands at the border, and what follows tells the pieces apart.
+            let mut line: Vec<u8> = (0..length).map(|n| b'a' + (n % 23) as u8).collect();
+            for at in [LINE_LIMIT - 1, LINE_LIMIT] {
+                line.iter_mut().skip(at).take(1).for_each(|b| *b = b'\r');
+            }
+            for piece in [4096, 64 << 10, 100_003, 4 * LINE_LIMIT] {
+                let (mut lines, mut queue) = (Lines::default(), Queue::default());
+                let bytes = [&line[..], b"\nnext\n"].concat();
+                for piece in bytes.chunks(piece) {
+                    lines.feed("x", piece, &mut queue);
+                }
+                let mut expected = line.chunks(LINE_LIMIT).collect::<Vec<_>>().join(&b'\n');
+                expected.extend(b"\nnext\n");
+                assert!(written(&queue) == expected, "{length} in {piece}");
+                assert!(lines.partial.capacity() <= PARTIAL_KEPT);
+            }
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_not_info_is_shown_in_the_prefixs_place() {
+        let (mut lines, mut queue) = (Lines::default(), Queue::default());
+        let bytes = b"<3>broken\n<4>odd\n<5>note\n<6>plain\n<7>detail\n<8>x\n <3>x\n<3\n";
+        lines.feed("web", bytes, &mut queue);
+        assert_eq!(
+            text(&queue),
+            "web | error: broken\nweb | warning: odd\nweb | note\nweb | plain\nweb | debug: detail\nweb | <8>x\nweb |  <3>x\nweb | <3\n"
+        );
+        let recent: Vec<u8> = lines
+            .recent(usize::MAX)
+            .flat_map(|(_, line)| [shown("web", &line), b"\n".to_vec()].concat())
+            .collect();
+        assert_eq!(recent, text(&queue).as_bytes());
+        // Clients of supervisord and who has no name see what was written.
+        assert_eq!(lines.since(0), bytes);
+        let mut queue = Queue::default();
+        lines.feed("", b"<3>broken\n", &mut queue);
+        assert_eq!(text(&queue), "<3>broken\n");
     }
 
     #[test]

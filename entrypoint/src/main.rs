@@ -157,6 +157,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::Restore(options) => backup::restore(&contract()?, &root, environment, &options),
         Verb::Move(options) => moving::run(&contract()?, &root, environment, &options),
         Verb::Probe(words) => Ok(supervise::probe::run(&words)),
+        Verb::Rotate(words) => Ok(supervise::rotate::run(&words)),
     }
 }
 

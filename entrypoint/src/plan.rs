@@ -29,6 +29,21 @@ pub struct Planned {
     pub skip: Option<String>,
     /// It is started by a timer unit, or is a job.
     pub timer: Option<systemd::Timer>,
+    pub log_files: Vec<LogFile>,
+}
+
+/// A log file that the service writes itself.
+#[derive(Debug, Clone)]
+pub struct LogFile {
+    /// Where it is from here.
+    pub path: String,
+    /// A larger one, in bytes, is rotated.
+    pub max: u64,
+    pub keep: u32,
+    /// Makes the service open a new one; without, the file is copied and emptied.
+    pub signal: Option<services::Signal>,
+    /// As it was when somebody looked last.
+    pub size: u64,
 }
 
 #[derive(Debug)]
@@ -269,7 +284,9 @@ fn read_unit(
 ) -> Result<Vec<Service>> {
     let texts = unit_texts(unit, root)?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let parsed = systemd::parse(&unit.name, &texts).map_err(|e| config(&e))?;
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    let parsed = systemd::parse_on(&host, &unit.name, &texts).map_err(|e| config(&e))?;
     warnings.extend(
         parsed
             .warnings
@@ -329,6 +346,8 @@ fn read_programs(
         program.order = unit.order.clone();
         program.aliases.push(unit.name.clone());
         program.limits = unit.limits.clone();
+        program.nice = unit.nice;
+        program.oom_score_adj = unit.oom_score_adj;
         let mut environment = unit.environment.clone();
         environment.append(&mut program.environment);
         program.environment = environment;
@@ -554,6 +573,8 @@ fn order(
         }
         narrow(&mut service, wanted)
             .map_err(|name| wrong("its capabilities", format!("there is no {name}")))?;
+        run_as_said(&mut service, wanted)
+            .map_err(|value| wrong("its limits", format!("`{value}` is none")))?;
         needs[at].remove(&at);
         planned.push(Planned {
             service,
@@ -563,6 +584,12 @@ fn order(
             again: watched(contract, engine, &wanted.again),
             skip,
             timer: None,
+            log_files: wanted
+                .log_files
+                .iter()
+                .map(|file| log_file(file, root))
+                .collect::<Result<_, _>>()
+                .map_err(|reason| wrong("its log files", reason))?,
         });
     }
     if let Some(cycle) = cycle(&planned) {
@@ -596,6 +623,31 @@ fn narrow(service: &mut Service, wanted: &ServiceOverride) -> Result<(), String>
     }
     if let Some(yes) = wanted.no_new_privileges {
         privileges.no_new = yes;
+    }
+    Ok(())
+}
+
+fn log_file(said: &contract::LogFile, root: &Root) -> Result<LogFile, String> {
+    let number = |name: &String| {
+        services::signal_number(name).ok_or_else(|| format!("there is no signal {name}"))
+    };
+    Ok(LogFile {
+        path: root.path(&said.path).to_string_lossy().into_owned(),
+        max: said.max,
+        keep: said.keep,
+        signal: said.signal.as_ref().map(number).transpose()?,
+        size: 0,
+    })
+}
+
+/// The same of how its processes run. The error is a limit that is none.
+fn run_as_said(service: &mut Service, wanted: &ServiceOverride) -> Result<(), String> {
+    service.nice = wanted.nice.or(service.nice);
+    service.oom_score_adj = wanted.oom_score_adj.or(service.oom_score_adj);
+    for (name, value) in &wanted.limits {
+        let limit = systemd::limit(name, value).ok_or_else(|| format!("{name}: {value}"))?;
+        service.limits.retain(|l| l.resource != limit.resource);
+        service.limits.push(limit);
     }
     Ok(())
 }

@@ -1,4 +1,13 @@
 //! Processes and signals: the only module with `unsafe`, most of it between fork and exec.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 #![allow(unsafe_code)]
 
 mod privileges;

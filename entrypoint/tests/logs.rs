@@ -5,9 +5,10 @@ mod common;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{TestBox, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// `logs -f`, and what it has printed so far.
 struct Follower {
@@ -150,6 +151,77 @@ fn in_json_a_service_that_is_given_up_and_wrong_settings_are_errors() {
 }
 
 #[test]
+fn in_text_a_level_that_is_not_info_stands_before_the_line() {
+    let mut b = TestBox::new();
+    b.script(
+        "web",
+        "printf '<6>up\\n<3>broken\\n<4>odd\\r\\n<7>detail\\nplain <3>\\n'; echo > ROOT/written; exec sleep 1000",
+    );
+    b.unit("web.service", "[Service]\nExecStart=ROOT/bin/web\n");
+    let running = b.start();
+    b.wait_for("/written");
+    b.wait_log("plain <3>");
+    let wanted = "web | up\nweb | error: broken\nweb | warning: odd\r\nweb | debug: detail\nweb | plain <3>\n";
+    assert_eq!(b.run(&["logs", "web"]).out, wanted);
+    let follower = Follower::new(&b, &["-f", "web"]);
+    follower.wait_for(wanted);
+    assert_eq!(running.stop().exits(0).out, wanted);
+}
+
+#[test]
+fn nobody_reads_stdout_for_a_while_and_nothing_is_lost() {
+    const LINES: u32 = 1_000_000;
+    let mut b = TestBox::new();
+    b.script(
+        "flood",
+        "while ! [ -e ROOT/go ]; do sleep 0.02; done; seq 1 1000000; echo > ROOT/done; exec sleep 1000",
+    );
+    b.unit("flood.service", "[Service]\nExecStart=ROOT/bin/flood\n");
+    b.unit("other.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    // As with `docker run -t`: the box's own messages wait for the same reader.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let child = b
+        .command(&["start"])
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let running = b.running(child).until(&b, "flood ready");
+    b.file("/go", "");
+    let begun = Instant::now();
+    let mut restarts = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        for words in [&["status"][..], &["restart", "other"]] {
+            let asked = Instant::now();
+            b.run(words).exits(0);
+            let took = asked.elapsed().as_secs_f64();
+            assert!(took < 2.0, "{words:?} took {took} s");
+        }
+        restarts += 1;
+    }
+    assert!(!b.path("/done").exists(), "there was room for all of it");
+    let lines = std::thread::spawn(move || BufReader::new(reader).lines().collect::<Vec<_>>());
+    b.wait_for("/done");
+    b.run(&["stop", "flood"]).exits(0);
+    running.stop().exits(0);
+    let mut next = 1;
+    let mut ready = 0;
+    for line in lines.join().unwrap() {
+        let line = line.unwrap();
+        if let Some(number) = line.strip_prefix("flood | ") {
+            assert_eq!(number, next.to_string());
+            next += 1;
+        } else {
+            // Nor is one torn.
+            assert!(line.starts_with("tiffin: "), "{line}");
+            ready += u32::from(line == "tiffin: other is ready");
+        }
+    }
+    assert_eq!(next - 1, LINES);
+    assert_eq!(ready, restarts + 1);
+}
+
+#[test]
 fn another_log_format_is_refused() {
     let mut b = TestBox::new();
     b.unit("a.service", "[Service]\nExecStart=/bin/sleep 1000\n");
@@ -264,4 +336,70 @@ fn who_follows_and_does_not_read_holds_up_nobody() {
     }
     assert_eq!(rest, "");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A service that appends numbers to a file, and opens it anew upon USR1.
+const WRITER: &str = r#"
+import os, signal, sys, time
+path, last = sys.argv[1], int(sys.argv[2])
+def reopen(*_):
+    global log
+    log = open(path, 'a', buffering=1)
+reopen()
+signal.signal(signal.SIGUSR1, reopen)
+for n in range(1, last + 1):
+    log.write(f'{n:07}\n')
+    if n % 100 == 0:
+        time.sleep(0.01)
+open(path + '.done', 'w').write('\n')
+time.sleep(1000)
+"#;
+
+/// What is kept, the oldest first.
+fn rotated(b: &TestBox, path: &str, keep: usize) -> String {
+    let numbers = (1..=keep).rev().map(|n| format!("{path}.{n}"));
+    numbers
+        .chain([path.to_owned()])
+        .map(|path| std::fs::read_to_string(b.path(&path)).unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn files_that_a_service_insists_on_are_rotated() {
+    let mut b = TestBox::new();
+    let own = b.path("/writer.py");
+    std::fs::write(&own, WRITER).unwrap();
+    for (name, signal) in [("moved", Some("USR1")), ("copied", None)] {
+        b.file(&format!("/log/{name}/.dir"), "");
+        b.unit(
+            &format!("{name}.service"),
+            &format!(
+                "[Service]\nExecStart=/usr/bin/python3 ROOT/writer.py ROOT/log/{name}/app.log 40000\n"
+            ),
+        );
+        let mut file = json!({"path": format!("/log/{name}/app.log"), "max": 20_000, "keep": 99});
+        if let Some(signal) = signal {
+            file["signal"] = json!(signal);
+        }
+        b.put("services", name, json!({"log_files": [file]}));
+    }
+    let running = b.start();
+    for name in ["moved", "copied"] {
+        b.wait_for(&format!("/log/{name}/app.log.done"));
+    }
+    let written: String = (1..=40_000).map(|n| format!("{n:07}\n")).collect();
+    // Renamed, nothing is lost.
+    assert!(b.path("/log/moved/app.log.2").exists());
+    assert!(rotated(&b, "/log/moved/app.log", 99) == written);
+    // Copied, there may be a gap at the border, and no line twice.
+    assert!(b.path("/log/copied/app.log.2").exists());
+    let kept = rotated(&b, "/log/copied/app.log", 99);
+    let kept: Vec<u32> = kept.lines().filter_map(|line| line.parse().ok()).collect();
+    assert!(kept.is_sorted_by(|a, b| a < b));
+    assert!(kept.len() > 39_000, "{} are left", kept.len());
+    running
+        .stop()
+        .exits(0)
+        .says("tiffin: moved: ")
+        .says("/log/copied/app.log is rotated");
 }

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::TestBox;
+use std::process::Command;
+
+use common::{TestBox, wait};
 use serde_json::json;
 
 #[test]
@@ -406,4 +408,54 @@ fn a_service_cannot_take_another_ones_process_for_its_own() {
     assert_eq!(found["pid"].to_string(), victim.trim());
     assert_eq!(found["restarts"], 0);
     running.stop().exits(0);
+}
+
+#[test]
+fn a_units_own_stop_signal_delay_and_host_name_hold() {
+    let mut b = TestBox::new();
+    b.script(
+        "usr2",
+        "trap '' TERM; trap 'echo usr2 > ROOT/got; exit 0' USR2; echo > ROOT/up; while :; do sleep 0.02; done",
+    );
+    b.unit(
+        "usr2.service",
+        "[Service]\nType=exec\nExecStart=ROOT/bin/usr2\nKillSignal=SIGUSR2\n",
+    );
+    b.script("dies", "date +%s%N >> ROOT/starts; exit 1");
+    b.unit(
+        "dies.service",
+        "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=ROOT/bin/dies\nRestart=always\nRestartSec=900ms\n",
+    );
+    b.unit(
+        "idle.service",
+        "[Unit]\nAfter=usr2.service\n[Service]\nType=idle\nExecStart=/bin/sh -c 'echo %H > ROOT/host; exec sleep 1000'\n",
+    );
+    let running = b.start();
+    b.wait_for("/up");
+    b.wait_status("usr2 ready");
+    b.wait_status("idle ready");
+    let name = Command::new("/bin/uname").arg("-n").output().unwrap();
+    assert_eq!(b.wait_for("/host").into_bytes(), name.stdout);
+    let starts: Vec<u64> = wait("four starts", || {
+        let text = b.wait_for("/starts");
+        let starts: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        (starts.len() >= 4).then_some(starts)
+    });
+    for pair in starts.windows(2) {
+        let gap = (pair[1] - pair[0]) as f64 / 1e9;
+        assert!((0.9..5.0).contains(&gap), "{gap} s in {starts:?}");
+    }
+    running.stop().exits(0);
+    assert_eq!(b.wait_for("/got"), "usr2\n");
+}
+
+#[test]
+fn a_service_of_type_exec_that_cannot_be_executed_is_given_up() {
+    let mut b = TestBox::new();
+    b.unit("x.service", "[Service]\nType=exec\nExecStart=/nowhere/x\n");
+    b.start()
+        .end()
+        .exits(69)
+        .says("x is given up: ")
+        .says("cannot execute /nowhere/x");
 }

@@ -1,4 +1,5 @@
-//! Clients of the unix sockets that say nothing, too little, or do not read.
+//! Clients of the unix sockets that say nothing, too little or too much, wait, or do not read;
+//! and who may be one.
 
 mod common;
 
@@ -62,21 +63,28 @@ fn who_does_not_ask_is_let_go_and_who_was_answered_may_think() {
     silent.push(connect(&b, CONTROL, b"{\"verb\": \"sta"));
     silent.push(connect(&b, RPC, b"POST /RPC2 HTTP/1.1\r\nContent-Le"));
     // Bytes that come one by one make no request.
-    let mut drip = connect(&b, RPC, b"POST /RPC2 HTTP/1.1\r\nX: ");
-    let dripping = std::thread::spawn(move || {
-        while drip.write_all(b"x").is_ok() {
-            std::thread::sleep(Duration::from_millis(200));
-            assert!(begun.elapsed() < Duration::from_secs(40), "it is kept");
-        }
-        begun.elapsed().as_secs_f64()
+    let drips = [
+        connect(&b, RPC, b"POST /RPC2 HTTP/1.1\r\nX: "),
+        connect(&b, CONTROL, b"{\"verb\": \""),
+    ];
+    let dripping = drips.map(|mut drip| {
+        std::thread::spawn(move || {
+            while drip.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(200));
+                assert!(begun.elapsed() < Duration::from_secs(40), "it is kept");
+            }
+            begun.elapsed().as_secs_f64()
+        })
     });
     let mut kept = connect(&b, RPC, call(true).as_bytes());
     for client in &mut silent {
         let took = closed(client, begun);
         assert!((9.0..25.0).contains(&took), "{took}");
     }
-    let took = dripping.join().unwrap();
-    assert!((9.0..25.0).contains(&took), "{took}");
+    for thread in dripping {
+        let took = thread.join().unwrap();
+        assert!((9.0..25.0).contains(&took), "{took}");
+    }
     // Between requests supervisorctl has its prompt.
     kept.write_all(call(false).as_bytes()).unwrap();
     let mut answers = String::new();
@@ -116,5 +124,112 @@ fn who_does_not_read_is_let_go() {
     let took = begun.elapsed().as_secs_f64();
     assert!(took > 25.0, "{took}");
     drop((follower, tail));
+    running.stop().exits(0);
+}
+
+/// What the box answers to these bytes.
+fn answer(b: &TestBox, said: &[u8]) -> String {
+    let mut client = UnixStream::connect(b.path(CONTROL)).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    // It may be answered before all is said.
+    let _ = client.write_all(said);
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = client.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_request_is_bounded_and_whole() {
+    let (b, running) = a_box("exec sleep 1000");
+    let status = |spaces: usize| format!("{{\"verb\":\"status\"{}}}\n", " ".repeat(spaces));
+    let good = answer(&b, status(4000).as_bytes());
+    assert!(good.contains("\"name\":\"app\""), "{good}");
+    for said in [
+        status(5000).as_bytes(),
+        &[b' '; 5000],
+        &[b'{'; 5000],
+        &[0; 1 << 20],
+    ] {
+        let told = answer(&b, said);
+        assert!(
+            told.contains("the request is longer than 4096 bytes"),
+            "{told}"
+        );
+    }
+    for said in ["\n", "{}\n", "{\"verb\":\"dance\"}\n", "\u{0}\n"] {
+        let told = answer(&b, said.as_bytes());
+        assert!(told.contains("the request cannot be read"), "{told}");
+    }
+    b.run(&["status"]).exits(0);
+    running.stop().exits(0);
+}
+
+#[test]
+fn the_control_socket_is_its_owners_alone() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let (b, running) = a_box("exec sleep 1000");
+    let socket = b.path(CONTROL);
+    let meta = std::fs::metadata(&socket).unwrap();
+    assert_eq!(meta.mode() & 0o777, 0o600);
+    if meta.uid() != 0 {
+        eprintln!("skipped: only root can become somebody else");
+        return;
+    }
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // Nothing else is in the way.
+    set(b.dir.path(), 0o755);
+    let nobody = || {
+        let script = "import os, socket, sys\nos.setgid(65534)\nos.setgroups([])\nos.setuid(65534)\n\
+                      s = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nprint('connected')";
+        let mut command = std::process::Command::new("/usr/bin/python3");
+        let output = command.args(["-c", script]).arg(&socket).output();
+        common::Ended::of(output.unwrap())
+    };
+    nobody().exits(1).says("PermissionError");
+    set(&socket, 0o666);
+    nobody().exits(0).says("connected");
+    set(&socket, 0o600);
+    running.stop().exits(0);
+}
+
+#[test]
+fn who_waits_for_services_is_counted_and_makes_room_when_he_goes() {
+    let mut b = TestBox::new();
+    // It is on its way for as long as the test lasts.
+    b.unit(
+        "slow.service",
+        "[Service]\nType=notify\nNotifyAccess=all\nTimeoutStartSec=infinity\nExecStart=/bin/sleep 1000\n",
+    );
+    let running = b.start().until(&b, "slow starting");
+    let start = b"{\"verb\":\"start\",\"name\":\"slow\"}\n";
+    let open = || {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
+        all.count()
+    };
+    let before = open();
+    let mut waiting: Vec<UnixStream> = (0..64).map(|_| connect(&b, CONTROL, start)).collect();
+    common::wait("all of them", || (open() >= before + 64).then_some(()));
+    b.run(&["status"]).exits(0);
+    for words in [["start", "slow"], ["stop", "slow"]] {
+        let told = b.run(&words);
+        told.exits(1).says("64 others wait for services already");
+    }
+    b.wait_status("slow starting");
+    waiting.truncate(32);
+    // Whoever comes next is not refused, and all are told how it ended.
+    waiting.push(connect(&b, CONTROL, start));
+    b.run(&["stop", "slow"]).exits(0);
+    for mut client in waiting {
+        let mut told = String::new();
+        client.read_to_string(&mut told).unwrap();
+        assert!(told.contains("it did not start"), "{told}");
+    }
     running.stop().exits(0);
 }

@@ -468,6 +468,34 @@ pub struct ServiceOverride {
     /// No program that it executes gains any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_new_privileges: Option<bool>,
+    /// From -20 to 19.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nice: Option<i32>,
+    /// From -1000 to 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    /// By the names of setrlimit(2) in small letters (`nofile`): `1024`, `1024:4096`, `8M`,
+    /// `infinity`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, String>,
+    /// Log files that it writes itself, to be kept small.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log_files: Vec<LogFile>,
+}
+
+/// A log file that is rotated: `path.1` is the newest of those that are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogFile {
+    /// Absolute path in the box.
+    pub path: String,
+    /// Bytes from which on it is rotated.
+    pub max: u64,
+    pub keep: u32,
+    /// The signal (`USR1`) upon which the service opens the file anew: it is renamed then. Without
+    /// one it is copied and emptied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
 }
 
 /// A command that copies a database to another server, and says whether the copy is whole. All

@@ -9,7 +9,7 @@ use contract::{Job, ServiceOverride};
 use crate::error::{Problem, Result};
 use crate::field::{Field, Table};
 use crate::needs::needs;
-use crate::services::privileges;
+use crate::services::process;
 use crate::yaml::{Kind, quote};
 
 const KEYS: &[&str] = &[
@@ -26,6 +26,9 @@ const KEYS: &[&str] = &[
     "capability_bounding_set",
     "ambient_capabilities",
     "no_new_privileges",
+    "nice",
+    "oom_score_adj",
+    "limits",
 ];
 const EXAMPLE: &str = "such as `03:30`, `Sun 04:00` or `*-*-* 00/6:00`";
 
@@ -101,7 +104,7 @@ pub(crate) fn jobs(
                     .map(needs)
                     .transpose()?
                     .unwrap_or_default(),
-                ..privileges(&table)?
+                ..process(&table)?
             },
         );
         jobs.insert(key.name.clone(), job);

@@ -31,7 +31,7 @@ pub(crate) fn needs(field: Field) -> Result<Needs> {
 }
 
 /// Bytes, of `512m` or `10G`; a number alone is bytes.
-fn size(table: &Table, key: &str) -> Result<Option<u64>> {
+pub(crate) fn size(table: &Table, key: &str) -> Result<Option<u64>> {
     let Some(field) = table.get(key) else {
         return Ok(None);
     };

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Move, Ready, ServiceOverride};
+use ::services::systemd::{LIMITS, limit};
+use contract::{LogFile, Move, Ready, ServiceOverride};
 
 use crate::error::{Problem, Result};
 use crate::field::{Field, Table};
-use crate::needs::needs;
+use crate::needs::{needs, size};
 use crate::setting::known;
 use crate::yaml::{Kind, quote};
 
@@ -42,6 +43,10 @@ pub(crate) fn services(
             "capability_bounding_set",
             "ambient_capabilities",
             "no_new_privileges",
+            "nice",
+            "oom_score_adj",
+            "limits",
+            "log_files",
         ])?;
         if let Some(again) = table.get("again") {
             for item in again.list()? {
@@ -101,7 +106,14 @@ pub(crate) fn services(
                 None => None,
             },
             done: table.text("done")?,
-            ..privileges(&table)?
+            log_files: match table.get("log_files") {
+                Some(field) => {
+                    let files = field.list()?.into_iter();
+                    files.map(log_file).collect::<Result<_>>()?
+                }
+                None => Vec::new(),
+            },
+            ..process(&table)?
         };
         if service.after.contains(&key.name) {
             return Err(Problem::new(format!(
@@ -152,8 +164,8 @@ fn relocation(field: Field, service: &Table) -> Result<Move> {
     })
 }
 
-/// What a service or a job may not do, alone.
-pub(crate) fn privileges(table: &Table) -> Result<ServiceOverride> {
+/// How the processes of a service or a job run, and what they may not do, alone.
+pub(crate) fn process(table: &Table) -> Result<ServiceOverride> {
     let set = |key: &str| -> Result<Option<Vec<String>>> {
         let Some(field) = table.get(key) else {
             return Ok(None);
@@ -166,6 +178,12 @@ pub(crate) fn privileges(table: &Table) -> Result<ServiceOverride> {
         }
         table.texts(key).map(Some)
     };
+    let number = |key: &str, min, max| -> Result<Option<i32>> {
+        let number = table.get(key).map(|field| field.number(min, max));
+        Ok(number
+            .transpose()?
+            .and_then(|number| number.try_into().ok()))
+    };
     Ok(ServiceOverride {
         capability_bounding_set: set("capability_bounding_set")?,
         ambient_capabilities: set("ambient_capabilities")?,
@@ -173,8 +191,62 @@ pub(crate) fn privileges(table: &Table) -> Result<ServiceOverride> {
             Some(field) => Some(field.flag()?),
             None => None,
         },
+        nice: number("nice", -20, 19)?,
+        oom_score_adj: number("oom_score_adj", -1000, 1000)?,
+        limits: match table.get("limits") {
+            Some(field) => limits(field)?,
+            None => BTreeMap::new(),
+        },
         ..ServiceOverride::default()
     })
+}
+
+/// As much as supervisord lets a log grow.
+const LOG_FILE: u64 = 50 << 20;
+
+fn log_file(field: Field) -> Result<LogFile> {
+    let (place, line) = (field.place.clone(), field.line);
+    let table = field.table(&["path", "max", "keep", "signal"])?;
+    let path = table.get("path").ok_or_else(|| {
+        Problem::new(format!("{} at line {line} has no `path`", quote(&place)))
+            .hint("name the file, such as `path: /var/log/app/app.log`")
+    })?;
+    let signal = table.get("signal");
+    if let Some(field) = &signal
+        && ::services::signal_number(field.text()?).is_none()
+    {
+        return Err(field.cannot("it is no signal, such as USR1"));
+    }
+    let keep = table.get("keep").map(|field| field.number(0, 1000));
+    Ok(LogFile {
+        path: path.absolute()?,
+        max: size(&table, "max")?.unwrap_or(LOG_FILE),
+        keep: keep.transpose()?.unwrap_or(5) as u32,
+        signal: table.text("signal")?,
+    })
+}
+
+fn limits(field: Field) -> Result<BTreeMap<String, String>> {
+    let names: Vec<&str> = LIMITS.iter().map(|(name, _)| *name).collect();
+    let table = field.table(&names)?;
+    let mut limits = BTreeMap::new();
+    for (name, field) in names
+        .iter()
+        .filter_map(|name| Some((name, table.get(name)?)))
+    {
+        let value = match &field.node.kind {
+            Kind::Number(number) => number.to_string(),
+            Kind::Text(text) => text.clone(),
+            _ => String::new(),
+        };
+        if limit(name, &value).is_none() {
+            return Err(field
+                .must("a limit")
+                .hint("write a number, a size such as 64M, `infinity`, or `SOFT:HARD`"));
+        }
+        limits.insert((*name).to_owned(), value);
+    }
+    Ok(limits)
 }
 
 /// Directories of databases; what an expression makes is checked once its variables are known.

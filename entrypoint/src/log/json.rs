@@ -19,6 +19,18 @@ pub enum Level {
     Debug,
 }
 
+impl Level {
+    /// What a line of text has before it.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Level::Error => "error: ",
+            Level::Warning => "warning: ",
+            Level::Info => "",
+            Level::Debug => "debug: ",
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,

@@ -161,6 +161,7 @@ impl Supervisor<'_> {
                         Event::MainEnded(if forgiven { Ended::Exit(0) } else { ended }),
                     );
                 }
+                Role::Rotation(index) => self.rotated(at, index, ended),
                 Role::Step(Phase::Reload, index) => {
                     let forgiven = self.slots[at].ignores_failure(Phase::Reload, index);
                     let ended = if forgiven { Ended::Exit(0) } else { ended };

@@ -14,12 +14,16 @@ use super::machine::{Event, State, describe};
 use super::slot::Slot;
 use crate::backup::schedule;
 use crate::control::{Reply, Request, Status};
-use crate::log::rfc3339;
+use crate::log::{rfc3339, shown};
 use crate::plan::is_called;
 use crate::sys;
 
 const REQUEST_LIMIT: usize = 4096;
 const CLIENT_LIMIT: usize = 64;
+/// Those whose services are on their way.
+const WAITING_LIMIT: usize = 64;
+/// For services to get there.
+const WAIT: Duration = Duration::from_secs(3600);
 /// For a request, from the connection on.
 const REQUEST: Duration = Duration::from_secs(10);
 
@@ -37,6 +41,7 @@ struct Waiting {
     goal: Goal,
     /// What it is told when they are there.
     reply: Reply,
+    until: Instant,
 }
 
 /// Where services are to get.
@@ -67,12 +72,34 @@ impl Clients {
 
     pub fn deadline(&self) -> Option<Instant> {
         let asking = self.open.values().map(|(_, _, until)| *until);
-        asking.chain(self.followers.deadline()).min()
+        let waiting = self.waiting.iter().map(|client| client.until);
+        asking.chain(waiting).chain(self.followers.deadline()).min()
+    }
+
+    /// Whether one more may wait; those who went away make room.
+    fn have_room(&mut self) -> bool {
+        if self.waiting.len() >= WAITING_LIMIT {
+            self.waiting.retain(|client| {
+                let _ = client.stream.set_nonblocking(true);
+                // It has nothing more to say.
+                let end = (&client.stream).read(&mut [0]);
+                end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            });
+        }
+        self.waiting.len() < WAITING_LIMIT
     }
 
     /// Lets go who says nothing, and who follows and does not read.
     pub fn let_go(&mut self, now: Instant) {
         self.open.retain(|_, (_, _, until)| *until > now);
+        self.waiting.retain(|client| {
+            let late = client.until <= now;
+            if late {
+                let reason = "it is still under way; `tiffin status` says how far it is";
+                answer(&client.stream, &Reply::Refused(reason.to_owned()));
+            }
+            !late
+        });
         self.followers.let_go(now);
     }
 }
@@ -103,11 +130,16 @@ impl Supervisor<'_> {
                 return;
             }
         }
-        if !bytes.contains(&b'\n') && bytes.len() < REQUEST_LIMIT {
+        let end = bytes.iter().position(|b| *b == b'\n');
+        if end.is_none() && bytes.len() < REQUEST_LIMIT {
             return;
         }
         if let Some((stream, bytes, _)) = self.clients.open.remove(&id) {
             let _ = epoll::delete(&self.epoll, &stream);
+            if end.is_none_or(|end| end >= REQUEST_LIMIT) {
+                let reason = format!("the request is longer than {REQUEST_LIMIT} bytes");
+                return answer(&stream, &Reply::Refused(reason));
+            }
             match serde_json::from_slice(&bytes) {
                 Ok(request) => self.serve(stream, request),
                 Err(error) => answer(
@@ -157,6 +189,11 @@ impl Supervisor<'_> {
                 return answer(&stream, &reply);
             }
             Request::Diff { paths } => return self.serve_diff(&stream, &paths),
+            // The others wait for services. Asked before anything is done.
+            _ if !self.clients.have_room() => {
+                let reason = format!("{WAITING_LIMIT} others wait for services already");
+                return answer(&stream, &Reply::Refused(reason));
+            }
             Request::Reload { dry_run } => return self.serve_reload(stream, dry_run),
             Request::ReloadService { ref name } => (name.clone(), Goal::Settled),
             Request::Start { ref name } | Request::Restart { ref name } => (name.clone(), Goal::Up),
@@ -208,6 +245,7 @@ impl Supervisor<'_> {
             services,
             goal,
             reply,
+            until: Instant::now() + WAIT,
         });
     }
 
@@ -339,16 +377,11 @@ impl Supervisor<'_> {
                     stream
                         .lines
                         .recent(usize::MAX)
-                        .map(|(order, line)| (order, prefixed(slot.name(), &line))),
+                        .map(|(order, line)| (order, shown(slot.name(), &line))),
                 );
             }
         }
         lines.sort();
         Ok(lines.into_iter().map(|(_, line)| line).collect())
     }
-}
-
-/// As stdout shows a line, without its end.
-pub fn prefixed(name: &str, line: &[u8]) -> Vec<u8> {
-    [name.as_bytes(), b" | ", line].concat()
 }

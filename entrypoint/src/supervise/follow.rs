@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::clients::{answer, prefixed};
+use super::clients::answer;
 use super::{FOLLOWER, KIND, Supervisor};
 use crate::control::Reply;
-use crate::log::Tapped;
+use crate::log::{Tapped, shown};
 
 const LIMIT: usize = 16;
 /// What waits for a follower that does not read.
@@ -62,7 +62,7 @@ impl Follower {
             self.missed += 1;
             return;
         }
-        self.output.extend(prefixed(&tapped.name, &tapped.line));
+        self.output.extend(shown(&tapped.name, &tapped.line));
         self.output.push(b'\n');
     }
 

@@ -3,6 +3,15 @@
 //! nothing is due.
 //!
 //! Past [`Supervisor::new`] nothing returns an error out of the loop.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 
 mod awaited;
 mod certificates;
@@ -21,6 +30,7 @@ mod observe;
 mod output;
 pub mod probe;
 mod reload;
+pub mod rotate;
 mod rpc;
 mod slot;
 mod timers;
@@ -45,7 +55,7 @@ pub use self::reload::Loaded;
 use self::slot::{Clearing, Slot};
 use crate::accounts::Accounts;
 use crate::exit::{Code, Failure, Result};
-use crate::log::{Queue, fail, say};
+use crate::log::{self, Queue, fail, say, shown};
 use crate::plan::Plan;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
@@ -65,6 +75,7 @@ const SIGNALS: u64 = 0;
 const CONTROL: u64 = 1;
 const STDOUT: u64 = 2;
 const CERTIFICATES: u64 = 3;
+const STDERR: u64 = 4;
 const KIND: u64 = 32;
 const OUTPUT: u64 = 1;
 const NOTIFY: u64 = 2;
@@ -82,6 +93,8 @@ enum Role {
     Main,
     /// A helper command, and which: its failure may count as success.
     Step(Phase, usize),
+    /// It rotates a log file, and which.
+    Rotation(usize),
 }
 
 pub struct Supervisor<'a> {
@@ -98,6 +111,7 @@ pub struct Supervisor<'a> {
     /// The services' pipes are not read: the queue is full.
     paused: bool,
     watching_stdout: bool,
+    watching_stderr: bool,
     epoll: std::os::fd::OwnedFd,
     signals: SignalFd,
     /// `None` without a box.
@@ -129,6 +143,7 @@ pub struct Supervisor<'a> {
     migrating: bool,
     /// When the next timer unit elapses.
     timers_due: Option<Instant>,
+    sizes: rotate::Sizes,
 }
 
 impl<'a> Supervisor<'a> {
@@ -221,6 +236,7 @@ impl<'a> Supervisor<'a> {
             queue: Queue::default(),
             paused: false,
             watching_stdout: false,
+            watching_stderr: false,
             epoll,
             signals,
             listener,
@@ -244,6 +260,7 @@ impl<'a> Supervisor<'a> {
             upgrade: None,
             migrating: false,
             timers_due: None,
+            sizes: rotate::Sizes::default(),
         })
     }
 
@@ -273,6 +290,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn supervise(&mut self) -> Code {
+        log::queue_messages();
         for slot in &self.slots {
             if let Some(reason) = &slot.planned.skip {
                 say(&format!("{} is left out: {reason}", slot.name()));
@@ -325,7 +343,7 @@ impl<'a> Supervisor<'a> {
                             self.clients.accept(listener, &self.epoll, CLIENT << KIND);
                         }
                     }
-                    STDOUT => {}
+                    STDOUT | STDERR => {}
                     CERTIFICATES => self.certificate_files(),
                     _ => match token >> KIND {
                         OUTPUT | ERRORS => self.read_output(at, false),
@@ -375,6 +393,7 @@ impl<'a> Supervisor<'a> {
                 self.result as u8
             ));
         }
+        log::finish_messages();
         self.result
     }
 
@@ -399,6 +418,7 @@ impl<'a> Supervisor<'a> {
             .chain(self.clients.deadline())
             .chain(self.certificates.deadline())
             .chain(self.timers_due)
+            .chain(self.sizes.deadline())
             .chain(self.draining)
             .min()
     }
@@ -411,6 +431,7 @@ impl<'a> Supervisor<'a> {
         self.clients.let_go(now);
         self.certificate_timers(now);
         self.watchdog_timers(now);
+        self.rotation_timers(now);
         if self.draining.is_some_and(|until| until <= now) {
             say(&format!(
                 "stopping, within {} at most",
@@ -602,7 +623,8 @@ impl<'a> Supervisor<'a> {
                 let lines: Vec<String> = recent
                     .split_off(recent.len().saturating_sub(20))
                     .into_iter()
-                    .map(|(_, line)| format!("\n  {name} | {}", String::from_utf8_lossy(&line)))
+                    .map(|(_, line)| shown(name, &line))
+                    .map(|line| format!("\n  {}", String::from_utf8_lossy(&line)))
                     .collect();
                 if lines.is_empty() {
                     message.push_str("\nit wrote nothing");

@@ -1,16 +1,17 @@
 //! What services write: their output, and their notifications.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::machine::Event;
 use super::notify::{self, Said};
+use super::rotate;
 use super::slot::Stream;
-use super::{ERRORS, KIND, OUTPUT, STDOUT, Supervisor};
-use crate::log::{Queue, debug, debugging};
+use super::{ERRORS, KIND, OUTPUT, STDERR, STDOUT, Supervisor};
+use crate::log::{Queue, debug, debugging, drain_messages};
 
-/// Writes to the end of a program's log file; a full one is kept once, as `.1`.
+/// Writes to the end of a program's log file; full ones are kept as `.1` and so on.
 fn append((path, limit, backups): &(String, u32, u32), bytes: &[u8]) {
     use std::io::Write as _;
     if bytes.is_empty() {
@@ -18,7 +19,7 @@ fn append((path, limit, backups): &(String, u32, u32), bytes: &[u8]) {
     }
     let is_full = *limit > 0 && std::fs::metadata(path).is_ok_and(|m| m.len() > (*limit).into());
     if is_full && *backups > 0 {
-        let _ = std::fs::rename(path, format!("{path}.1"));
+        let _ = rotate::shift(path, *backups);
     }
     let mut options = std::fs::OpenOptions::new();
     options.create(true).append(true);
@@ -45,6 +46,18 @@ fn python_bytes(bytes: &[u8]) -> String {
     }
     out.push('\'');
     out
+}
+
+/// Is told when `fd` takes something again, or not any more.
+fn watch(epoll: &OwnedFd, (fd, token): (BorrowedFd<'_>, u64), wanted: bool, watching: &mut bool) {
+    if wanted != *watching {
+        *watching = wanted;
+        // A regular file cannot be watched, and need not be: it never blocks.
+        let _ = match wanted {
+            true => epoll::add(epoll, fd, EventData::new_u64(token), EventFlags::OUT),
+            false => epoll::delete(epoll, fd),
+        };
+    }
 }
 
 impl Supervisor<'_> {
@@ -187,22 +200,22 @@ impl Supervisor<'_> {
                 self.watch_output(at);
             }
         }
-        let watch = !self.queue.is_empty();
-        if watch != self.watching_stdout {
-            self.watching_stdout = watch;
-            let stdout = std::io::stdout();
-            // A regular file cannot be watched, and need not be: it never blocks.
-            let _ = if watch {
-                epoll::add(
-                    &self.epoll,
-                    stdout.as_fd(),
-                    EventData::new_u64(STDOUT),
-                    EventFlags::OUT,
-                )
-            } else {
-                epoll::delete(&self.epoll, stdout.as_fd())
-            };
-        }
+        let stdout = std::io::stdout();
+        let wanted = !self.queue.is_empty();
+        watch(
+            &self.epoll,
+            (stdout.as_fd(), STDOUT),
+            wanted,
+            &mut self.watching_stdout,
+        );
+        let stderr = std::io::stderr();
+        let wanted = drain_messages();
+        watch(
+            &self.epoll,
+            (stderr.as_fd(), STDERR),
+            wanted,
+            &mut self.watching_stderr,
+        );
     }
 
     /// What the service told about itself since.
@@ -224,6 +237,31 @@ impl Supervisor<'_> {
                     Said::Main(pid) => self.adopt(at, pid),
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_programs_full_log_files_one_was_kept_whatever_backups_said() {
+        let home = tempfile::tempdir().unwrap();
+        for backups in [0, 1, 3] {
+            let path = home.path().join(format!("{backups}.log"));
+            let path = path.to_str().unwrap();
+            for n in 0..6 {
+                append(
+                    &(path.to_owned(), 3, backups),
+                    format!("{n}{n}{n}\n").as_bytes(),
+                );
+            }
+            let there = |number: u32| std::fs::read_to_string(format!("{path}.{number}")).ok();
+            assert_eq!(std::fs::read_to_string(path).unwrap(), "555\n");
+            let kept: Vec<String> = (1..6).map_while(there).collect();
+            let wanted = ["444\n", "333\n", "222\n"];
+            assert_eq!(kept, wanted[..backups as usize], "{backups}");
         }
     }
 }

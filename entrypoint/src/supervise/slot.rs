@@ -274,6 +274,25 @@ impl Slot {
         Ok(pid)
     }
 
+    /// Starts a process beside the service's, as its user; what it prints is the service's.
+    pub fn spawn_helper(&self, argv: &[String]) -> std::io::Result<Pid> {
+        sys::spawn(&mut sys::Setup {
+            argv,
+            argv0: None,
+            environment: &[],
+            directory: Some("/".into()),
+            credentials: &self.credentials,
+            umask: self.planned.service.umask,
+            nice: None,
+            oom_score_adj: None,
+            limits: &[],
+            privileges: Some(&self.planned.service.privileges),
+            output: &self.out.writer,
+            errors: &self.errors.as_ref().unwrap_or(&self.out).writer,
+            input: None,
+        })
+    }
+
     /// The program, where its PATH finds it; else what supervisord says of it.
     pub fn executable(&self) -> Result<(), NotExecutable> {
         use std::os::unix::fs::PermissionsExt as _;

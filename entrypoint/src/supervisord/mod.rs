@@ -1,5 +1,14 @@
 //! supervisord's protocol: XML-RPC over HTTP, its methods, faults and words. Bytes in,
 //! bytes out; who serves it is `supervise::rpc`.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 
 pub mod faults;
 pub mod http;

@@ -120,7 +120,7 @@ impl TestBox {
         self
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         // A running box may be reading it at this moment.
         let path = self.path("/usr/lib/tiffin/contract.json");
         let text = self.contract.to_string();
@@ -164,8 +164,13 @@ impl TestBox {
     }
 
     pub fn start(&self) -> Running {
+        self.running(self.spawn(&["start"]))
+    }
+
+    /// A box that was started with streams of the caller's.
+    pub fn running(&self, child: Child) -> Running {
         Running {
-            child: Some(self.spawn(&["start"])),
+            child: Some(child),
             root: self.dir.path().to_owned(),
         }
     }
