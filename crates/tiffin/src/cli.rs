@@ -49,7 +49,7 @@ const REGISTRIES: &str = "Environment:
   TIFFIN_MIRRORS       HOST=MIRROR,…: asked first when a base is pulled; `http://` before a mirror is allowed
   TIFFIN_REGISTRY_CA   certificates of authorities, in PEM; /etc/docker/certs.d/HOST/*.crt are read anyway
   TIFFIN_PLAIN_HTTP    HOST,…: spoken to without encryption; hosts of this machine may be anyway
-  HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE  as usual";
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE  as usual; a host of this machine is asked without a proxy";
 
 #[derive(Args)]
 pub struct Push {

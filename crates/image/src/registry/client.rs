@@ -357,6 +357,10 @@ fn client(host: &str, options: &Options) -> Result<Client> {
         let of_host = entries.flatten().map(|entry| entry.path());
         files.extend(of_host.filter(|path| path.extension().is_some_and(|e| e == "crt")));
     }
+    if is_local(host) {
+        // As Docker: a proxy leads to other machines.
+        builder = builder.no_proxy();
+    }
     let mut authorities = Vec::new();
     for file in files {
         let wrong = |reason: String| Fault::new(format!("{}: {reason}", file.display()));
