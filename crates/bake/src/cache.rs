@@ -9,6 +9,7 @@
 //! CACHE/downloads/{apt,pip}/    packages, as apt and pip keep them
 //! CACHE/downloads/wheels/       what pip had, as files, for builds without a network
 //! CACHE/downloads/base/SUITE/   packages and lists of a base
+//! CACHE/downloads/lists/SUITE/  apt's package lists
 //! CACHE/work/PID-TIME/          a build that is running, or was killed
 //! ```
 //!
@@ -19,7 +20,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File},
-    io::Read,
+    io::{ErrorKind, Read},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -61,6 +62,7 @@ pub struct Held {
 /// Something in the cache that can be removed alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
+    /// A file; of a layer, and of package lists, a directory.
     pub path: PathBuf,
     pub kind: Kind,
     /// On the disk.
@@ -77,6 +79,21 @@ pub enum Kind {
     Pulled,
     /// A package.
     Download,
+    /// Package lists of one release, which are of use together.
+    Lists,
+    /// What a run of Ansible read.
+    Known,
+}
+
+/// How large a layer is, beside its files.
+const SIZE: &str = "size.json";
+
+/// What a prune has done.
+#[derive(Debug)]
+pub struct Pruned {
+    pub removed: Vec<Kept>,
+    /// Bytes of what stays.
+    pub left: u64,
 }
 
 /// A build's own directory, removed when the build ends, however it ends.
@@ -124,6 +141,17 @@ impl Cache {
             .collect()
     }
 
+    /// What was found to be as it was is the newest again, and pruned last.
+    pub fn used<T>(&self, basis: &str, known: &Known<T>) {
+        let path = self.known_path(basis, &known.reads);
+        let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    fn known_path(&self, basis: &str, reads: &Reads) -> PathBuf {
+        let dir = self.root.join("known").join(basis);
+        dir.join(reads.key(basis) + ".json")
+    }
+
     /// Remembers it; `scratch` is the build's own directory, so that nothing stays of a build
     /// that is killed.
     pub fn remember<T: Serialize>(
@@ -132,14 +160,20 @@ impl Cache {
         known: &Known<T>,
         scratch: &Path,
     ) -> Result<()> {
-        let dir = self.root.join("known").join(basis);
-        let path = dir.join(known.reads.key(basis) + ".json");
+        let path = self.known_path(basis, &known.reads);
+        let dir = path.parent().expect("it lies below `known`");
         let fresh = scratch.join("known.json");
         // What plays read of the environment may be secret, and a hash of it be guessed.
         private(&fresh, sealed::of(known).expect("names are JSON"))?;
-        fs::create_dir_all(&dir)
-            .and_then(|()| fs::rename(&fresh, &path))
-            .map_err(Error::io("write", &path))
+        for again in [true, true, true, false] {
+            let done = fs::create_dir_all(dir).and_then(|()| fs::rename(&fresh, &path));
+            match done {
+                // A prune has removed the directory, which was empty.
+                Err(e) if e.kind() == ErrorKind::NotFound && again => {}
+                done => return done.map_err(Error::io("write", &path)),
+            }
+        }
+        unreachable!("the last round returns");
     }
 
     /// What is known of layers that are gone, or of nothing that was built for long.
@@ -162,7 +196,12 @@ impl Cache {
 
     /// What of layers was found out and is kept as a sealed document, besides their records.
     pub fn notes(&self) -> Vec<PathBuf> {
-        let sealed = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
+        // Of a killed build there may be one that is half written, under another name.
+        let hidden = |path: &Path| {
+            path.file_name()
+                .is_some_and(|n| n.as_encoded_bytes()[0] == b'.')
+        };
+        let json = |path: &Path| path.extension().is_some_and(|end| end == "json");
         let layers = self.root.join("layers");
         let beside = entries(&layers).into_iter().filter(|path| path.is_dir());
         let mut found: Vec<PathBuf> = beside
@@ -172,7 +211,7 @@ impl Cache {
                     .iter()
                     .flat_map(|basis| entries(basis)),
             )
-            .filter(|path| sealed(path) && !path.ends_with("record.json"))
+            .filter(|path| json(path) && !hidden(path) && !path.ends_with("record.json"))
             .collect();
         found.sort();
         found
@@ -248,44 +287,82 @@ impl Cache {
         let dir = File::open(made).map_err(Error::io("open", made))?;
         flock(&dir, FlockOperation::LockShared).map_err(|e| Error::io("lock", made)(e.into()))?;
         let held = Held { _lock: dir };
-        if let Ok(old) = File::open(&place) {
-            if flock(&old, FlockOperation::NonBlockingLockExclusive).is_err() {
-                return Ok((made.to_owned(), held));
+        for again in [true, true, true, false] {
+            if let Ok(old) = File::open(&place) {
+                if flock(&old, FlockOperation::NonBlockingLockExclusive).is_err() {
+                    return Ok((made.to_owned(), held));
+                }
+                let _ = fs::rename(&place, made.with_extension("replaced"));
             }
-            let _ = fs::rename(&place, made.with_extension("replaced"));
+            match fs::rename(made, &place) {
+                Ok(()) => return Ok((place, held)),
+                // Another build was first.
+                Err(_) if place.join("record.json").exists() => break,
+                // It was, and a prune has taken it away since.
+                Err(_) if again => {}
+                Err(e) => return Err(Error::io("keep", place)(e)),
+            }
         }
-        match fs::rename(made, &place) {
-            Ok(()) => Ok((place, held)),
-            // Another build was first.
-            Err(_) if place.join("record.json").exists() => Ok((made.to_owned(), held)),
-            Err(e) => Err(Error::io("keep", place)(e)),
-        }
+        Ok((made.to_owned(), held))
+    }
+
+    /// Notes beside a layer that is being made how large it is: to look through all layers
+    /// would take longer than a build that has nothing to do.
+    pub fn measure(made: &Path) -> Result<()> {
+        let bytes: u64 = inside(made).map(|dir| on_disk(&dir)).sum();
+        let path = made.join(SIZE);
+        fs::write(&path, sealed::of(&bytes).expect("a number is JSON"))
+            .map_err(Error::io("write", &path))
+    }
+
+    fn size_of(layer: &Path) -> u64 {
+        let files = entries(layer).into_iter().filter(|path| path.is_file());
+        let beside: u64 = files.map(|path| on_disk(&path)).sum();
+        let below = match sealed::value::<u64>(&layer.join(SIZE)) {
+            Ok(Some(bytes)) => bytes,
+            _ => inside(layer).map(|dir| on_disk(&dir)).sum(),
+        };
+        beside + below
     }
 
     /// Everything that can be pruned, the longest unused first.
     pub fn list(&self) -> Result<Vec<Kept>> {
         let mut kept = Vec::new();
-        for entry in entries(&self.root.join("layers")) {
-            if entry.is_dir() {
-                let record = fs::metadata(entry.join("record.json"));
+        let modified = |path: &Path| {
+            let found = fs::metadata(path).and_then(|found| found.modified());
+            found.unwrap_or(SystemTime::UNIX_EPOCH)
+        };
+        for path in entries(&self.root.join("layers")) {
+            if path.is_dir() {
                 kept.push(Kept {
                     kind: Kind::Layer,
-                    bytes: on_disk(&entry),
-                    used: record
-                        .and_then(|found| found.modified())
-                        .unwrap_or(SystemTime::UNIX_EPOCH),
-                    path: entry,
+                    bytes: Self::size_of(&path),
+                    used: modified(&path.join("record.json")),
+                    path,
                 });
             }
         }
         let downloads = self.root.join("downloads");
+        let of_bases = entries(&downloads.join("base")).into_iter();
+        let lists = of_bases.map(|suite| suite.join("lists"));
+        for path in lists.chain(entries(&downloads.join("lists"))) {
+            if path.is_dir() {
+                let newest = entries(&path).iter().map(|path| modified(path)).max();
+                kept.push(Kept {
+                    kind: Kind::Lists,
+                    bytes: on_disk(&path),
+                    used: newest
+                        .unwrap_or(SystemTime::UNIX_EPOCH)
+                        .max(modified(&path)),
+                    path,
+                });
+            }
+        }
         for (dir, kind) in [
             (self.blobs(), Kind::Blob),
             (self.root.join("pulled"), Kind::Pulled),
-            (downloads.join("apt"), Kind::Download),
-            (downloads.join("pip"), Kind::Download),
-            (downloads.join("wheels"), Kind::Download),
-            (downloads.join("base"), Kind::Download),
+            (self.root.join("known"), Kind::Known),
+            (downloads, Kind::Download),
         ] {
             let mut stack = vec![dir];
             while let Some(dir) = stack.pop() {
@@ -294,7 +371,9 @@ impl Cache {
                         continue;
                     };
                     if found.is_dir() {
-                        stack.push(path);
+                        if kind != Kind::Download || !path.ends_with("lists") {
+                            stack.push(path);
+                        }
                     } else if found.is_file() && found.len() > 0 {
                         let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                         let bytes = found.blocks() * 512;
@@ -312,34 +391,47 @@ impl Cache {
         Ok(kept)
     }
 
-    /// Removes what was unused longest until at most `limit` bytes are left, and gives what
-    /// was removed. Layers in use stay; while another build is at work, everything stays
-    /// that only layers are known not to be: blobs and packages.
-    pub fn prune(&self, limit: u64) -> Result<Vec<Kept>> {
+    /// Removes what was unused longest until at most `limit` bytes are left. Layers in use
+    /// stay; while another build is at work, everything stays that only layers are known not
+    /// to be: blobs and packages. So does what was used at or after `since`.
+    pub fn prune(&self, limit: u64, since: Option<SystemTime>) -> Result<Pruned> {
         let gate_path = self.root.join("work.lock");
         let gate = File::create(&gate_path).map_err(Error::io("make", &gate_path))?;
         flock(&gate, FlockOperation::LockExclusive)
             .map_err(|e| Error::io("lock", &gate_path)(e.into()))?;
         let busy = self.sweep()?;
         self.forget();
+        for layer in inside(&self.root.join("layers")) {
+            let size = layer.join(SIZE);
+            if matches!(sealed::value::<u64>(&size), Ok(None)) {
+                let _ = fs::remove_file(size);
+            }
+        }
         let kept = self.list()?;
-        let mut left: u64 = kept.iter().map(|kept| kept.bytes).sum();
-        let mut removed = Vec::new();
+        let mut pruned = Pruned {
+            removed: Vec::new(),
+            left: kept.iter().map(|kept| kept.bytes).sum(),
+        };
         for kept in kept {
-            if left <= limit {
+            if pruned.left <= limit || since.is_some_and(|since| kept.used >= since) {
                 break;
             }
             let gone = match kept.kind {
                 Kind::Layer => self.remove_layer(&kept.path),
                 _ if busy => false,
+                Kind::Lists => {
+                    // Without it nobody takes what is there for fresh.
+                    let _ = fs::remove_file(kept.path.with_extension("fetched"));
+                    fs::remove_dir_all(&kept.path).is_ok()
+                }
                 _ => fs::remove_file(&kept.path).is_ok(),
             };
             if gone {
-                left -= kept.bytes;
-                removed.push(kept);
+                pruned.left = pruned.left.saturating_sub(kept.bytes);
+                pruned.removed.push(kept);
             }
         }
-        Ok(removed)
+        Ok(pruned)
     }
 
     fn remove_layer(&self, place: &Path) -> bool {
@@ -363,6 +455,10 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .collect()
+}
+
+fn inside(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    entries(dir).into_iter().filter(|path| path.is_dir())
 }
 
 /// Bytes on the disk of everything below.
@@ -404,6 +500,10 @@ pub fn hash(parts: &[&str]) -> String {
         hasher.update(part);
     }
     hex(&hasher.finalize())
+}
+
+pub fn hash_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 pub fn hex(bytes: &[u8]) -> String {
@@ -515,7 +615,7 @@ mod tests {
             fs::read_to_string(first.join("tree/file")).unwrap(),
             "first"
         );
-        assert!(cache.prune(0).unwrap().is_empty());
+        assert!(cache.prune(0, None).unwrap().removed.is_empty());
         drop((held, mine));
         // Nobody uses it any more: a fresh one takes its place.
         let (third, held) = cache.keep(&second, "key").unwrap();
@@ -526,7 +626,7 @@ mod tests {
         );
         drop(held);
         assert!(cache.hold("key").is_some() && cache.hold("no").is_none());
-        assert_eq!(cache.prune(0).unwrap().len(), 1);
+        assert_eq!(cache.prune(0, None).unwrap().removed.len(), 1);
         assert!(cache.hold("key").is_none());
     }
 
@@ -548,10 +648,13 @@ mod tests {
             age(&cache.blobs().join(name), seconds);
         }
         let work = cache.work().unwrap();
-        assert!(cache.prune(0).unwrap().is_empty(), "a build is at work");
+        assert!(
+            cache.prune(0, None).unwrap().removed.is_empty(),
+            "a build is at work"
+        );
         drop(work);
         let one = cache.list().unwrap()[0].bytes;
-        let removed = cache.prune(one).unwrap();
+        let removed = cache.prune(one, None).unwrap().removed;
         let names: Vec<_> = removed
             .iter()
             .map(|kept| kept.path.file_name().unwrap())

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use image::{Config, Content, Entry, Healthcheck, Packing, Source};
 use recipe::{Compression, Recipe};
 
 use crate::{
-    account, base, cli, note, pack,
+    account, base, cache, cli, note, pack,
     printer::Printer,
     sign,
     summary::{self, LayerLine, Summary},
@@ -40,6 +40,8 @@ struct Release {
 }
 
 fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
+    let start = SystemTime::now();
+    let cache_size = cache::bytes(&words.cache_size)?;
     let recipe = recipe::read(&words.file)?;
     let version = match &words.version {
         Some(version) => version.clone(),
@@ -194,6 +196,15 @@ fn build(words: &cli::Build, printer: &Printer) -> Result<Release> {
         memory: summary::memory(),
     };
     let account = account::lines(&baked.contract, &baked.account);
+    // What this build used last is as young as itself.
+    for layer in &layers {
+        let _ = fs::File::open(&layer.blob).and_then(|blob| blob.set_modified(SystemTime::now()));
+    }
+    drop(baked);
+    match cache::bound(&cache, cache_size, start) {
+        Ok(said) => said.iter().for_each(|text| printer.note(text)),
+        Err(problem) => printer.warning(&format!("the cache is not kept to its size: {problem:#}")),
+    }
     Ok(Release { summary, account })
 }
 

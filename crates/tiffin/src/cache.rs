@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use bake::cache::{Cache, Kept, Kind};
@@ -18,13 +19,40 @@ pub fn run(words: &cli::Cache) -> Result<bool> {
     match &words.verb {
         cli::CacheVerb::List => list(&cache.list()?),
         cli::CacheVerb::Prune { keep } => {
-            let removed = cache.prune(bytes(keep)?)?;
-            let freed: u64 = removed.iter().map(|kept| kept.bytes).sum();
-            println!("{} removed, {} things", size(freed), removed.len());
+            let removed = cache.prune(bytes(keep)?, None)?.removed;
+            println!("{} removed, {} things", size(sum(&removed)), removed.len());
         }
         cli::CacheVerb::Verify => return verify(&cache),
     }
     Ok(false)
+}
+
+fn sum(kept: &[Kept]) -> u64 {
+    kept.iter().map(|kept| kept.bytes).sum()
+}
+
+/// After a good build that began then, removes what was unused longest and is not its own; a
+/// line of what was done, if something was to be done.
+pub fn bound(dir: &Path, limit: u64, began: SystemTime) -> Result<Option<String>> {
+    // A file system's clock is a little behind.
+    let since = began - Duration::from_secs(1);
+    let pruned = Cache::open(dir)?.prune(limit, Some(since))?;
+    let mut said = Vec::new();
+    if !pruned.removed.is_empty() {
+        said.push(format!(
+            "{} removed from the cache, {} things that were unused longest",
+            size(sum(&pruned.removed)),
+            pruned.removed.len()
+        ));
+    }
+    if pruned.left > limit {
+        said.push(format!(
+            "the cache holds {}, more than its size of {}: this build or another uses the rest",
+            size(pruned.left),
+            size(limit)
+        ));
+    }
+    Ok((!said.is_empty()).then(|| said.join("; ")))
 }
 
 fn list(kept: &[Kept]) {
@@ -48,6 +76,8 @@ fn list(kept: &[Kept]) {
             Kind::Blob => "compressed layers",
             Kind::Pulled => "layers of bases",
             Kind::Download => "packages",
+            Kind::Lists => "package lists",
+            Kind::Known => "notes of what was read",
         };
         println!("{:>10}  {count} {name}", size(bytes));
     }
@@ -81,7 +111,7 @@ fn verify(cache: &Cache) -> Result<bool> {
                 }
                 bad.extend(changed(path)?);
             }
-            Kind::Download => {}
+            Kind::Download | Kind::Lists | Kind::Known => {}
         }
     }
     for note in cache.notes() {
@@ -132,7 +162,7 @@ fn changed(layer: &Path) -> Result<Option<String>> {
 }
 
 /// `20G`, `500M`, `0`.
-fn bytes(text: &str) -> Result<u64> {
+pub fn bytes(text: &str) -> Result<u64> {
     let digits = text.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', 't', 'T', 'B']);
     let unit: u64 = match text[digits.len()..].trim_end_matches('B') {
         "" => 1,

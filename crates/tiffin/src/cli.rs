@@ -142,6 +142,14 @@ pub struct Build {
     /// Where layers and packages are kept between builds.
     #[arg(long, env = "TIFFIN_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// How large the cache may be: after a good build what was unused longest is removed.
+    #[arg(
+        long,
+        env = "TIFFIN_CACHE_SIZE",
+        value_name = "SIZE",
+        default_value = "20G"
+    )]
+    pub cache_size: String,
     /// Bake every layer again, whatever the cache holds.
     #[arg(long)]
     pub no_cache: bool,
