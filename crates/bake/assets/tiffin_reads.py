@@ -5,6 +5,8 @@ The record ($TIFFIN_READS; bake::reads reads it) is one entry after the other, e
 a NUL byte: a word, and after a space what it is about.
 
   read PATH         the content of a file, which need not be there
+  vars PATH         a file from which Ansible took variables: of groups, hosts, roles or vars_files
+  sent PATH         the content of a file that is hashed or goes into the box as it is
   list PATH         the names in a directory
   seen PATH         whether something is there, and what
   wrote PATH        a file that was written before it was read
@@ -38,6 +40,8 @@ LIBRARIES = tuple({path.rstrip("/") + "/" for path in sysconfig.get_paths().valu
 OWN = tuple(os.path.dirname(os.path.abspath(path)) + "/" for path in (PLACE, __file__))
 noted = set()
 record = -1
+# What one file is opened for at this moment: a word of the record, and its path.
+purpose = (b"read", None)
 
 
 def counts(path):
@@ -72,11 +76,40 @@ def note(word, path):
                 path = os.path.join(os.path.dirname(folder), name.partition(".")[0] + ".py")
         if counts(path):
             encoded = os.fsencode(path)
-            if word == b"wrote" and b"read " + encoded + b"\0" in noted:
+            if word == b"wrote" and any(known + encoded + b"\0" in noted for known in (b"read ", b"vars ", b"sent ")):
                 return
             write(word, encoded)
     except (TypeError, ValueError, OSError):
         pass
+
+
+def purpose_of(path):
+    word, about = purpose
+    if about is None or isinstance(path, int):
+        return b"read"
+    try:
+        return word if os.path.abspath(os.fsdecode(path)) == about else b"read"
+    except (TypeError, ValueError, OSError):
+        return b"read"
+
+
+def opening(word, path, function, *args, **kwargs):
+    """Calls a function that opens the file at `path` for what the word says."""
+    global purpose
+    before = purpose
+    try:
+        purpose = (word, os.path.abspath(os.fsdecode(path)))
+    except (TypeError, ValueError, OSError):
+        pass
+    try:
+        return function(*args, **kwargs)
+    finally:
+        purpose = before
+
+
+def sent(path):
+    """Opens a file whose bytes go into the box."""
+    return opening(b"sent", path, open, path, "rb")
 
 
 def started(program, words):
@@ -98,7 +131,7 @@ def hook(event, arguments):
         if access == os.O_WRONLY or access == os.O_RDWR and flags & (os.O_TRUNC | os.O_EXCL):
             note(b"wrote", path)
         else:
-            note(b"read", path)
+            note(purpose_of(path), path)
     elif event in ("os.listdir", "os.scandir"):
         note(b"list", arguments[0] if arguments[0] is not None else ".")
     elif event == "subprocess.Popen":
@@ -155,22 +188,44 @@ def install():
     sys.addaudithook(hook)
 
 
+def takes_variables(frame):
+    """Whether who loads a file takes nothing but variables from it, each under its own name."""
+    code = frame.f_code
+    if code.co_filename.endswith(("/ansible/plugins/vars/host_group_vars.py", "/ansible/vars/manager.py")):
+        return True
+    return code.co_name == "_load_role_yaml" and frame.f_locals.get("subdir") in ("defaults", "vars")
+
+
 def watch_ansible():
     """What Ansible answers from its own memory is read by whoever asks."""
+    import ansible.utils.hashing as hashing
     from ansible.executor.task_queue_manager import TaskQueueManager
     from ansible.parsing.dataloader import DataLoader
 
-    run, load = TaskQueueManager.run, DataLoader.load_from_file
+    run, load, real_file = TaskQueueManager.run, DataLoader.load_from_file, DataLoader.get_real_file
+    secure_hash = hashing.secure_hash
 
     def running(self, *args, **kwargs):
         tasks_begin()
         return run(self, *args, **kwargs)
 
     def loading(self, file_name, *args, **kwargs):
-        note(b"read", self.path_dwim(file_name))
-        return load(self, file_name, *args, **kwargs)
+        path = self.path_dwim(file_name)
+        word = b"vars" if takes_variables(sys._getframe(1)) else b"read"
+        note(word, path)
+        return opening(word, path, load, self, file_name, *args, **kwargs)
+
+    # Looks whether a file is vaulted; who then reads it is noted as ever.
+    def finding(self, file_path, *args, **kwargs):
+        path = self.path_dwim(file_path) if file_path and isinstance(file_path, (str, bytes)) else None
+        return opening(b"sent", path, real_file, self, file_path, *args, **kwargs)
+
+    def hashed(filename, *args, **kwargs):
+        return opening(b"sent", filename, secure_hash, filename, *args, **kwargs)
 
     TaskQueueManager.run, DataLoader.load_from_file = running, loading
+    DataLoader.get_real_file = finding
+    hashing.secure_hash = hashing.checksum = hashed
 
 
 if __name__ == "__main__":

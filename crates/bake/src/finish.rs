@@ -148,7 +148,7 @@ pub fn finish(
                 .to_owned(),
         });
     }
-    let handlers = handlers(&view, events());
+    let handlers = handlers(&view, &templates, records);
     let mut volumes = Vec::new();
     for path in &recipe.volumes {
         let mut directories = Vec::new();
@@ -234,38 +234,45 @@ fn identical(templates: &[contract::Template], dest: &str) -> bool {
     templates.any(|t| t.dest == dest && t.parity == Parity::Identical)
 }
 
-/// What the playbook's handlers do to services, under every name that a task may notify.
-fn handlers<'a>(
+/// What the playbook's handlers do to services, under every name that a template notifies. Of
+/// the uppermost layer that knows one: below, those of roles that come later may be as they
+/// were once.
+fn handlers(
     view: &Sandbox,
-    events: impl Iterator<Item = &'a Event>,
+    templates: &[contract::Template],
+    records: &[Record],
 ) -> BTreeMap<String, Vec<Handler>> {
-    let mut handlers: BTreeMap<String, Vec<Handler>> = BTreeMap::new();
-    for event in events {
-        let Event::Play {
-            handlers: found, ..
-        } = event
-        else {
-            continue;
+    let mut handlers = BTreeMap::new();
+    for topic in templates.iter().flat_map(|template| &template.notify) {
+        let of_layer = |record: &Record| {
+            let plays = record.events.iter().filter_map(|event| match event {
+                Event::Play { handlers, .. } => Some(handlers),
+                _ => None,
+            });
+            let named = plays
+                .flatten()
+                .filter(|handler| handler.names.contains(topic) || handler.listen.contains(topic));
+            Vec::from_iter(named.cloned())
         };
-        for (handler, topic) in found.iter().flat_map(|handler| {
-            let topics = handler.names.iter().chain(&handler.listen);
-            topics.map(move |topic| (handler, topic))
-        }) {
-            for effect in &handler.effects {
-                let unit = units::resolve(view, &format!("{}.service", effect.service));
-                let effect = Handler {
-                    // An alias is no service's name in a box.
-                    service: match unit {
-                        Ok(Some(unit)) => unit.name.trim_end_matches(".service").to_owned(),
-                        _ => effect.service.clone(),
-                    },
-                    action: effect.action,
-                };
-                let known = handlers.entry(topic.clone()).or_default();
-                if !known.contains(&effect) {
-                    known.push(effect);
-                }
+        let layers = records.iter().rev().map(of_layer);
+        let found = layers.into_iter().find(|found| !found.is_empty());
+        let mut effects: Vec<Handler> = Vec::new();
+        for effect in found.iter().flatten().flat_map(|handler| &handler.effects) {
+            let unit = units::resolve(view, &format!("{}.service", effect.service));
+            let effect = Handler {
+                // An alias is no service's name in a box.
+                service: match unit {
+                    Ok(Some(unit)) => unit.name.trim_end_matches(".service").to_owned(),
+                    _ => effect.service.clone(),
+                },
+                action: effect.action,
+            };
+            if !effects.contains(&effect) {
+                effects.push(effect);
             }
+        }
+        if !effects.is_empty() {
+            handlers.insert(topic.clone(), effects);
         }
     }
     handlers

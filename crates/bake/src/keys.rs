@@ -1,16 +1,15 @@
 //! What each layer is made from, as a hash.
 //!
-//! A layer's key covers the key of the layer below, its tags, the variables handed to
-//! Ansible, the versions of Ansible and of this program's own part in it (its basis), and
+//! A layer's key covers the key of the layer below, its tags, the versions of Ansible and of this program's own part in it (its basis), and
 //! by content all that Ansible read on the build machine when the layer was baked
 //! ([`reads`](crate::reads)), except the tasks of roles that none of its tasks belongs to.
 //! Never a time of change.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -23,9 +22,12 @@ use crate::{
     ansible::{self, Ansible},
     base,
     cache::{self, Cache, Known, hash},
+    capture::Event,
+    dates,
     error::{Error, Result},
     inputs,
     reads::{self, Places, Reads},
+    variables::Texts,
 };
 
 /// Raised when a change of this program changes what a layer holds, or how it is kept.
@@ -77,6 +79,7 @@ pub struct Planner<'a> {
     cache: &'a Cache,
     inputs: &'a Inputs,
     hashes: cache::Hashes,
+    history: RefCell<dates::History>,
     /// When the build began: what has changed since is not what a play read.
     since: SystemTime,
 }
@@ -100,6 +103,7 @@ impl<'a> Planner<'a> {
             cache,
             inputs,
             hashes: cache::Hashes::default(),
+            history: RefCell::default(),
             since: SystemTime::now(),
         }
     }
@@ -134,8 +138,9 @@ impl<'a> Planner<'a> {
         }
         let basis = self.basis(layer, below)?;
         let (known, changed) = self.known::<()>(&basis.hash)?;
+        let known = known.map(|known| self.planned(layer, &known.reads, &basis));
         Ok(Plan {
-            known: known.map(|known| self.planned(layer, &known.reads, &basis)),
+            known: known.transpose()?,
             basis: Some(basis),
             changed,
         })
@@ -150,8 +155,14 @@ impl<'a> Planner<'a> {
         let places = self.places();
         let mut changed = None;
         for known in self.cache.known::<T>(basis) {
-            match known.reads.difference(&places, &mut self.hashes)? {
-                None => return Ok((Some(known), changed)),
+            match known
+                .reads
+                .difference(&places, self.variables, &mut self.hashes)?
+            {
+                None => {
+                    self.cache.used(basis, &known);
+                    return Ok((Some(known), changed));
+                }
                 Some(name) => drop(changed.get_or_insert(places.shown(&name))),
             }
         }
@@ -163,9 +174,11 @@ impl<'a> Planner<'a> {
         &self,
         basis: &str,
         record: &reads::Record,
+        texts: Option<Texts>,
         value: T,
     ) -> Result<Option<Reads>> {
-        let Some(reads) = record.reads(&self.places(), self.since)? else {
+        let used = texts.map(|texts| (texts, self.variables));
+        let Some(reads) = record.reads(&self.places(), self.since, used)? else {
             return Ok(None);
         };
         let known = Known { reads, value };
@@ -174,8 +187,16 @@ impl<'a> Planner<'a> {
     }
 
     /// The key of a layer that has just been baked: one that nobody finds when something that
-    /// it read was changed meanwhile.
-    pub fn made(&self, layer: &Layer, basis: &Basis, mut record: reads::Record) -> Result<Planned> {
+    /// it read was changed meanwhile. `carried` is what the layers below left in Ansible's
+    /// memory.
+    pub fn made(
+        &self,
+        layer: &Layer,
+        basis: &Basis,
+        mut record: reads::Record,
+        events: &[Event],
+        carried: Option<&str>,
+    ) -> Result<Planned> {
         let progress = self.options.progress;
         let name = &layer.name;
         if let Some(program) = &record.unknown {
@@ -185,15 +206,45 @@ impl<'a> Planner<'a> {
             ));
         }
         record.leave_out(&basis.unused);
-        Ok(match self.remember(&basis.hash, &record, ())? {
-            Some(reads) => self.planned(layer, &reads, basis),
-            None => {
-                progress.note(&format!(
+        let texts = self.texts(events, carried);
+        Ok(
+            match self.remember(&basis.hash, &record, Some(texts), ())? {
+                Some(reads) => self.planned(layer, &reads, basis)?,
+                None => {
+                    progress.note(&format!(
                     "files that layer {name} reads were changed meanwhile: the next build makes it again"
                 ));
-                self.stray(layer, basis)
-            }
-        })
+                    self.stray(layer, basis)
+                }
+            },
+        )
+    }
+
+    /// Where a layer could come upon variables, besides what it read.
+    fn texts(&self, events: &[Event], carried: Option<&str>) -> Texts {
+        let mut texts = Texts::default();
+        for expression in self.expressions {
+            texts.text(expression);
+        }
+        match carried.map(serde_json::from_str) {
+            None => {}
+            Some(Ok(value)) => texts.carried(&value),
+            Some(Err(_)) => texts.all(),
+        }
+        // Their variable is chosen among all, and by name. And what is vaulted cannot be read here.
+        let looked_up = |event: &Event| {
+            matches!(
+                event,
+                Event::Vaulted {
+                    lookup: Some(_),
+                    ..
+                }
+            )
+        };
+        if events.iter().any(looked_up) || !self.recipe.public.is_empty() {
+            texts.all();
+        }
+        texts
     }
 
     /// A key that nobody finds.
@@ -206,13 +257,26 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn planned(&self, layer: &Layer, reads: &Reads, basis: &Basis) -> Planned {
-        let dated = || commit_date(&self.inputs.dirs, &reads.inputs(&self.places()));
-        Planned {
+    fn planned(&self, layer: &Layer, reads: &Reads, basis: &Basis) -> Result<Planned> {
+        let epoch = match self.options.epoch {
+            Some(epoch) => epoch,
+            None => self.date(reads)?.unwrap_or(EPOCH),
+        };
+        Ok(Planned {
             name: layer.name.clone(),
             key: reads.key(&basis.hash),
-            epoch: self.options.epoch.or_else(dated).unwrap_or(EPOCH),
-        }
+            epoch,
+        })
+    }
+
+    /// Of the last commit that changed what was read.
+    fn date(&self, reads: &Reads) -> Result<Option<u64>> {
+        let places = self.places();
+        let whole = dates::of_files(&self.inputs.dirs, &reads.inputs(&places));
+        let (files, used) = reads.variables(&places, self.variables)?;
+        let mut history = self.history.borrow_mut();
+        let parts = files.iter().filter_map(|file| history.of_used(file, &used));
+        Ok(parts.chain(whole).max())
     }
 
     fn basis(&mut self, layer: &Layer, below: &Planned) -> Result<Basis> {
@@ -234,7 +298,6 @@ impl<'a> Planner<'a> {
                 self.expressions
             ),
             format!("{:?}", ansible::computed_lookups()),
-            serde_json::Value::Object(self.variables.clone()).to_string(),
             configuration(),
             clock(self.options).to_string(),
         ];
@@ -256,7 +319,7 @@ impl<'a> Planner<'a> {
     /// reads to know: starting it takes a second.
     fn roles(&mut self, layer: &Layer) -> Result<Option<BTreeSet<String>>> {
         let parts = [
-            "roles 3",
+            "roles 4",
             &self.ansible.version,
             &chosen(self.recipe),
             &format!(
@@ -271,7 +334,7 @@ impl<'a> Planner<'a> {
             return Ok(known.value);
         }
         let (roles, record) = self.ansible.roles(layer, &self.inputs.dirs)?;
-        self.remember(&basis, &record, &roles)?;
+        self.remember(&basis, &record, None, &roles)?;
         Ok(roles)
     }
 }
@@ -365,7 +428,7 @@ fn of_steps(
                     false => copy.from.clone(),
                 };
                 parts.push(cache::hash_tree(&from, ignored, hashes)?);
-                dates.push(copy_date(&copy.from, ignored));
+                dates.push(dates::of_copy(&copy.from, ignored));
             }
         }
     }
@@ -379,34 +442,6 @@ fn of_steps(
         key: hash(&parts),
         epoch,
     })
-}
-
-/// Of the last commit that touched what is copied.
-fn copy_date(from: &Path, ignored: &BTreeSet<PathBuf>) -> Option<u64> {
-    let mut command = Command::new("git");
-    let dir = if from.is_dir() { from } else { from.parent()? };
-    command.arg("-C").arg(dir);
-    command.args(["log", "-1", "--format=%ct", "--"]);
-    if from.is_dir() {
-        command.arg(".");
-        // A command line has its limit; what no commit touches does no harm.
-        for below in ignored
-            .iter()
-            .filter_map(|path| path.strip_prefix(from).ok())
-            .take(2000)
-        {
-            command.arg(format!(":(exclude){}", below.display()));
-        }
-    } else {
-        command.arg(from.file_name()?);
-    }
-    date_of(&mut command)
-}
-
-/// What git answers to `%ct`, if it does.
-fn date_of(command: &mut Command) -> Option<u64> {
-    let out = command.output().ok()?;
-    String::from_utf8_lossy(&out.stdout).trim().parse().ok()
 }
 
 /// Which playbook and inventory, since the recipe's own file is not hashed.
@@ -454,8 +489,7 @@ fn roles_dir(recipe: &Recipe) -> PathBuf {
     real(recipe.playbook.parent().unwrap_or(Path::new("/"))).join("roles")
 }
 
-/// What roles without a task in a layer cannot have brought into it. Their defaults,
-/// variables and handlers count: a play sees those of all its roles.
+/// Directories of roles without a task in a layer.
 fn unused_roles(recipe: &Recipe, used: &BTreeSet<String>) -> BTreeSet<PathBuf> {
     let Ok(entries) = fs::read_dir(roles_dir(recipe)) else {
         return BTreeSet::new();
@@ -470,31 +504,8 @@ fn unused_roles(recipe: &Recipe, used: &BTreeSet<String>) -> BTreeSet<PathBuf> {
                 .iter()
                 .any(|role| role.split('/').next() == Some(&*name))
         })
-        .flat_map(|e| ["tasks", "templates", "files"].map(|part| e.path().join(part)))
+        .map(|e| e.path())
         .collect()
-}
-
-/// Seconds since 1970 of the last commit that touched one of the files, which lie in `dirs`.
-fn commit_date(dirs: &[PathBuf], files: &[PathBuf]) -> Option<u64> {
-    let mut newest = None;
-    for dir in dirs {
-        let below: Vec<&Path> = files
-            .iter()
-            .filter_map(|file| file.strip_prefix(dir).ok())
-            .collect();
-        // A command line has its limit.
-        for some in below.chunks(1000) {
-            let mut command = Command::new("git");
-            command.arg("-C").arg(dir).arg("--literal-pathspecs");
-            command.args(["log", "-1", "--format=%ct", "--"]);
-            command.args(some.iter().map(|path| match path.as_os_str().is_empty() {
-                true => Path::new("."),
-                false => path,
-            }));
-            newest = newest.max(date_of(&mut command));
-        }
-    }
-    newest
 }
 
 #[cfg(test)]

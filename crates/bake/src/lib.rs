@@ -10,6 +10,7 @@ mod base;
 pub mod cache;
 mod capture;
 mod clean;
+mod dates;
 mod edits;
 mod error;
 mod facts;
@@ -27,6 +28,7 @@ mod secrets;
 mod steps;
 mod surface;
 mod units;
+mod variables;
 
 use std::{
     fs,
@@ -211,7 +213,10 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
                 let made = work.path.join(format!("layer-{index}"));
                 let (record, read) = kitchen.make(layer, &layers, &records, &made)?;
                 let planned = match (layer, plan.basis) {
-                    (Some(layer), Some(basis)) => planner.made(layer, &basis, read)?,
+                    (Some(layer), Some(basis)) => {
+                        let carried = capture::state(records.iter().map(|r: &Record| &*r.events));
+                        planner.made(layer, &basis, read, &record.events, carried)?
+                    }
                     _ => known.expect("what no playbook bakes has its key before"),
                 };
                 let (place, hold) = cache.keep(&made, &planned.key)?;
@@ -374,6 +379,7 @@ impl Kitchen<'_> {
         // It holds variables of tasks that are marked no_log.
         let text = sealed::of(&record).expect("records are JSON");
         cache::private(&made.join("record.json"), text)?;
+        cache::Cache::measure(made)?;
         Ok((record, read))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `tiffin_reads.py` writes the record while Ansible runs. From it comes a list of names
 //! with digests. Names below the directories of the recipe, playbook and inventory are
-//! relative, so that a cache serves every checkout.
+//! relative, so that a cache serves every checkout. What holds variables counts by those that
+//! could be used ([`variables`](crate::variables)).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +16,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use contract::Variables;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::{self, Hashes},
     error::{Error, Result},
+    variables::{Texts, Uses},
 };
 
 /// What is asked of a path.
@@ -36,11 +39,33 @@ pub enum Kind {
     Tree,
     /// A variable of the environment.
     Env,
+    /// What is used of a file of variables.
+    Vars,
+    /// Handlers of a role of which a layer has no task, unless none could be notified.
+    Handlers,
+    /// What is used of the recipe's own variables.
+    Given,
 }
+
+/// The name of [`Kind::Given`].
+const GIVEN: &str = "one of the recipe's variables";
+/// What is found of handlers that do not count.
+const NOBODY: &str = "nobody notifies them";
 
 /// By name what was found: the same at another time means that a run would find the same.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reads(Vec<(Kind, String, String)>);
+pub struct Reads {
+    entries: Vec<(Kind, String, String)>,
+    /// What the run could use of variables and handlers; `None` where all of them count.
+    uses: Option<Uses>,
+}
+
+/// What is read in part, by name.
+#[derive(Default)]
+struct InPart {
+    found: BTreeMap<(Kind, String), String>,
+    used: BTreeSet<String>,
+}
 
 /// Where names begin, and what is no input.
 #[derive(Debug)]
@@ -109,6 +134,7 @@ impl<'a> Places<'a> {
         let path = self.path(name);
         let missing = "-".to_owned();
         Ok(match kind {
+            Kind::Given => missing,
             Kind::Env => match std::env::var_os(name) {
                 Some(value) => cache::hash(&[&value.to_string_lossy()]),
                 None => missing,
@@ -117,7 +143,7 @@ impl<'a> Places<'a> {
                 let without = with_recipe(&path, self.ignored);
                 cache::hash_tree(&path, &without, hashes)?
             }
-            Kind::Read => match fs::metadata(&path) {
+            Kind::Read | Kind::Vars | Kind::Handlers => match fs::metadata(&path) {
                 Ok(found) if found.is_file() => {
                     format!("{} {}", what(&found), hashes.file(&path)?)
                 }
@@ -153,6 +179,11 @@ impl<'a> Places<'a> {
     }
 }
 
+/// The directory of handlers that a file lies in.
+fn handlers_dir(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|dir| dir.ends_with("handlers"))
+}
+
 /// Of a directory only that it is one: its permissions are the checkout's.
 fn what(found: &fs::Metadata) -> String {
     match found.is_dir() {
@@ -175,6 +206,8 @@ fn with_recipe(dir: &Path, ignored: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 #[derive(Debug, Default)]
 pub struct Record {
     entries: BTreeMap<(Kind, PathBuf), When>,
+    /// Files whose content Ansible has seen, not only passed on.
+    texts: BTreeSet<PathBuf>,
     env: BTreeSet<String>,
     /// A program of the build machine that nobody could watch.
     pub unknown: Option<String>,
@@ -212,11 +245,17 @@ impl Record {
             };
             let path = || PathBuf::from(std::ffi::OsStr::from_bytes(about));
             let kind = match word {
-                b"read" => Kind::Read,
+                b"read" => {
+                    record.texts.insert(path());
+                    Kind::Read
+                }
+                b"sent" => Kind::Read,
+                b"vars" => Kind::Vars,
                 b"list" => Kind::List,
                 b"seen" => Kind::Seen,
                 b"wrote" => {
-                    if !record.entries.contains_key(&(Kind::Read, path())) {
+                    let read = |kind| record.entries.contains_key(&(kind, path()));
+                    if !read(Kind::Read) && !read(Kind::Vars) {
                         written.insert(path());
                     }
                     continue;
@@ -253,20 +292,44 @@ impl Record {
     }
 
     /// Ansible parses the tasks of all roles of a play. Those of roles in which a layer has
-    /// no task are not part of it, unless a task reads them too.
-    pub fn leave_out(&mut self, dirs: &BTreeSet<PathBuf>) {
+    /// no task are not part of it, unless a task reads them too; their handlers are, where
+    /// something notifies them. `roles` are the directories of such roles.
+    pub fn leave_out(&mut self, roles: &BTreeSet<PathBuf>) {
         if self.chose_roles {
             return;
         }
-        self.entries.retain(|(_, path), when| {
-            *when == When::Task || !path.ancestors().any(|above| dirs.contains(above))
-        });
+        let part = |path: &Path| {
+            let mut below = path.ancestors().zip(path.ancestors().skip(1));
+            below.find_map(|(part, role)| roles.contains(role).then(|| part.to_owned()))
+        };
+        let all = std::mem::take(&mut self.entries);
+        for ((kind, path), when) in all {
+            let part = part(&path).filter(|_| when == When::Before);
+            let is = |names: &[&str]| {
+                part.as_ref()
+                    .is_some_and(|part| names.iter().any(|name| part.ends_with(name)))
+            };
+            if is(&["tasks", "templates", "files"]) {
+                continue;
+            }
+            let kind = match kind {
+                Kind::Read if is(&["handlers"]) => Kind::Handlers,
+                kind => kind,
+            };
+            self.entries.insert((kind, path), when);
+        }
     }
 
-    /// What was read, as it is now; `None` when some of it has changed since the run.
-    pub fn reads(&self, places: &Places, since: SystemTime) -> Result<Option<Reads>> {
+    /// What was read, as it is now; `None` when some of it has changed since the run. Variables
+    /// and handlers count by what `texts` and all that was read could use.
+    pub fn reads(
+        &self,
+        places: &Places,
+        since: SystemTime,
+        used: Option<(Texts, &Variables)>,
+    ) -> Result<Option<Reads>> {
         let mut hashes = Hashes::default();
-        let mut reads = Vec::new();
+        let mut names = Vec::new();
         let mut unknown = self.unknown.is_some();
         for (kind, path) in self.entries.keys() {
             if places.is_ignored(path) {
@@ -276,29 +339,142 @@ impl Record {
                 unknown = true;
                 continue;
             };
-            if *kind == Kind::Read && changed_since(path, since) {
+            let content = [Kind::Read, Kind::Vars, Kind::Handlers];
+            if content.contains(kind) && changed_since(path, since) {
                 return Ok(None);
             }
-            let found = places.find(*kind, &name, &mut hashes)?;
-            reads.push((*kind, name, found));
+            names.push((*kind, name));
         }
-        for name in &self.env {
-            let found = places.find(Kind::Env, name, &mut hashes)?;
-            reads.push((Kind::Env, name.clone(), found));
+        let mut reads = Reads::default();
+        let mut part = InPart::default();
+        if let Some((texts, given)) = used {
+            names.push((Kind::Given, GIVEN.to_owned()));
+            reads.uses = self.uses(texts);
+            part = match InPart::of(&names, reads.uses.as_ref(), given, places, &mut hashes)? {
+                Some(part) => part,
+                None => {
+                    reads.uses = None;
+                    let all = InPart::of(&names, None, given, places, &mut hashes)?;
+                    all.expect("without uses there is nothing to follow")
+                }
+            };
         }
+        names.extend(self.env.iter().map(|name| (Kind::Env, name.clone())));
         if unknown {
             for dir in places.dirs {
                 if any_changed_since(dir, places, since) {
                     return Ok(None);
                 }
-                if let Some(name) = places.name(dir) {
-                    let found = places.find(Kind::Tree, &name, &mut hashes)?;
-                    reads.push((Kind::Tree, name, found));
-                }
+                names.extend(places.name(dir).map(|name| (Kind::Tree, name)));
             }
         }
-        reads.sort();
-        Ok(Some(Reads(reads)))
+        for (kind, name) in names {
+            let found = part.find(kind, &name, places, &mut hashes)?;
+            reads.entries.push((kind, name, found));
+        }
+        reads.entries.sort();
+        Ok(Some(reads))
+    }
+
+    /// What could be used by a run that came upon these texts and what it read.
+    fn uses(&self, mut texts: Texts) -> Option<Uses> {
+        let mut handlers: BTreeMap<&Path, Vec<(&Path, Vec<u8>)>> = BTreeMap::new();
+        for (kind, path) in self.entries.keys() {
+            if !matches!(kind, Kind::Read | Kind::Handlers) {
+                continue;
+            }
+            // One that is not there has no words.
+            let content = match self.texts.contains(path) {
+                true => fs::read(path).unwrap_or_default(),
+                false => continue,
+            };
+            match handlers_dir(path).filter(|_| *kind == Kind::Handlers) {
+                Some(dir) => handlers.entry(dir).or_default().push((path, content)),
+                None => texts.file(path, &content),
+            }
+        }
+        // A handler may notify another.
+        loop {
+            let notified = |files: &Vec<(&Path, Vec<u8>)>| {
+                files.iter().any(|(_, file)| texts.could_notify(file))
+            };
+            let Some(dir) = handlers
+                .iter()
+                .find(|(_, files)| notified(files))
+                .map(|(dir, _)| *dir)
+            else {
+                break;
+            };
+            for (path, content) in handlers.remove(dir).into_iter().flatten() {
+                texts.file(path, &content);
+            }
+        }
+        texts.uses()
+    }
+}
+
+impl InPart {
+    /// All that is read in part; `None` when it cannot be told from what could be used.
+    fn of(
+        names: &[(Kind, String)],
+        uses: Option<&Uses>,
+        given: &Variables,
+        places: &Places,
+        hashes: &mut Hashes,
+    ) -> Result<Option<InPart>> {
+        let mut part = InPart::default();
+        let of_kind = |kind| {
+            names
+                .iter()
+                .filter(move |(other, _)| *other == kind)
+                .map(|(_, name)| name)
+        };
+        let Some(uses) = uses else {
+            let given = serde_json::to_string(given).expect("they are JSON");
+            let all = cache::hash(&["all", &given]);
+            part.found.insert((Kind::Given, GIVEN.to_owned()), all);
+            return Ok(Some(part));
+        };
+        let there: Vec<(&String, Vec<u8>)> = of_kind(Kind::Vars)
+            .filter_map(|name| Some((name, fs::read(places.path(name)).ok()?)))
+            .collect();
+        let contents: Vec<&[u8]> = there.iter().map(|(_, content)| &**content).collect();
+        let Some(values) = uses.values(&contents, given) else {
+            return Ok(None);
+        };
+        for name in of_kind(Kind::Vars) {
+            part.found
+                .insert((Kind::Vars, name.clone()), "-".to_owned());
+        }
+        for ((name, _), digest) in there.iter().zip(values.files) {
+            part.found.insert((Kind::Vars, (*name).clone()), digest);
+        }
+        part.found
+            .insert((Kind::Given, GIVEN.to_owned()), values.given);
+        part.used = values.used;
+        let mut counts = BTreeSet::new();
+        for name in of_kind(Kind::Handlers) {
+            let path = places.path(name);
+            if fs::read(&path).is_ok_and(|file| uses.could_notify(&file)) {
+                counts.extend(handlers_dir(&path).map(Path::to_owned));
+            }
+        }
+        for name in of_kind(Kind::Handlers) {
+            let path = places.path(name);
+            let found = match handlers_dir(&path).is_some_and(|dir| counts.contains(dir)) {
+                true => places.find(Kind::Handlers, name, hashes)?,
+                false => NOBODY.to_owned(),
+            };
+            part.found.insert((Kind::Handlers, name.clone()), found);
+        }
+        Ok(Some(part))
+    }
+
+    fn find(&self, kind: Kind, name: &str, places: &Places, hashes: &mut Hashes) -> Result<String> {
+        match self.found.get(&(kind, name.to_owned())) {
+            Some(found) => Ok(found.clone()),
+            None => places.find(kind, name, hashes),
+        }
     }
 }
 
@@ -330,31 +506,83 @@ fn any_changed_since(dir: &Path, places: &Places, since: SystemTime) -> bool {
 
 impl Reads {
     /// The first name that is not as it was.
-    pub fn difference(&self, places: &Places, hashes: &mut Hashes) -> Result<Option<String>> {
-        for (kind, name, found) in &self.0 {
-            if places.find(*kind, name, hashes)? != *found {
+    pub fn difference(
+        &self,
+        places: &Places,
+        given: &Variables,
+        hashes: &mut Hashes,
+    ) -> Result<Option<String>> {
+        let Some(part) = self.in_part(places, given, hashes)? else {
+            // A value that was used computes a name now; it is another one than it was.
+            let vars = self.entries.iter().find(|(kind, ..)| *kind == Kind::Vars);
+            return Ok(Some(
+                vars.map_or(GIVEN.to_owned(), |(_, name, _)| name.clone()),
+            ));
+        };
+        for (kind, name, found) in &self.entries {
+            if part.find(*kind, name, places, hashes)? != *found {
                 return Ok(Some(name.clone()));
             }
         }
         Ok(None)
     }
 
+    fn in_part(
+        &self,
+        places: &Places,
+        given: &Variables,
+        hashes: &mut Hashes,
+    ) -> Result<Option<InPart>> {
+        let names: Vec<(Kind, String)> = self
+            .entries
+            .iter()
+            .filter(|(kind, ..)| matches!(kind, Kind::Vars | Kind::Handlers | Kind::Given))
+            .map(|(kind, name, _)| (*kind, name.clone()))
+            .collect();
+        if names.is_empty() {
+            return Ok(Some(InPart::default()));
+        }
+        InPart::of(&names, self.uses.as_ref(), given, places, hashes)
+    }
+
     pub fn key(&self, basis: &str) -> String {
-        let text = serde_json::to_string(self).expect("strings are JSON");
+        let text = serde_json::to_string(&self.entries).expect("strings are JSON");
         cache::hash(&["read", basis, &text])
     }
 
-    /// Files below the directories of recipe, playbook and inventory.
+    /// Files below the directories of recipe, playbook and inventory that count as a whole.
     pub fn inputs(&self, places: &Places) -> Vec<PathBuf> {
-        let named = self.0.iter().filter(|(kind, _, found)| match kind {
-            Kind::Read => found != "-",
+        let named = self.entries.iter().filter(|(kind, _, found)| match kind {
+            Kind::Read | Kind::Handlers => found != "-" && found != NOBODY,
+            Kind::Vars => self.uses.is_none(),
             Kind::Tree => true,
             _ => false,
         });
-        named
+        self.below(named, places).collect()
+    }
+
+    /// Files of variables there of which a part counts, and the names of what is used.
+    pub fn variables(
+        &self,
+        places: &Places,
+        given: &Variables,
+    ) -> Result<(Vec<PathBuf>, BTreeSet<String>)> {
+        let part = self.in_part(places, given, &mut Hashes::default())?;
+        let named = self.entries.iter().filter(|(kind, ..)| *kind == Kind::Vars);
+        match (part, &self.uses) {
+            (Some(part), Some(_)) => Ok((self.below(named, places).collect(), part.used)),
+            _ => Ok(Default::default()),
+        }
+    }
+
+    fn below<'a>(
+        &'a self,
+        entries: impl Iterator<Item = &'a (Kind, String, String)> + 'a,
+        places: &'a Places,
+    ) -> impl Iterator<Item = PathBuf> + 'a {
+        entries
             .map(|(_, name, _)| places.path(name))
             .filter(|path| places.dirs.iter().any(|dir| path.starts_with(dir)))
-            .collect()
     }
 }
 
@@ -377,6 +605,7 @@ mod tests {
         _place: tempfile::TempDir,
         dirs: Vec<PathBuf>,
         ignored: BTreeSet<PathBuf>,
+        given: Variables,
     }
 
     impl Input {
@@ -393,6 +622,7 @@ mod tests {
                 _place: place,
                 dirs: vec![dir],
                 ignored,
+                given: Variables::new(),
             }
         }
 
@@ -404,12 +634,14 @@ mod tests {
             let places = Places::new(&self.dirs, &self.ignored);
             let record = record(self.dir(), entries);
             let later = SystemTime::now() + std::time::Duration::from_secs(60);
-            record.reads(&places, later).unwrap().unwrap()
+            let used = (Texts::default(), &self.given);
+            record.reads(&places, later, Some(used)).unwrap().unwrap()
         }
 
         fn difference(&self, reads: &Reads) -> Option<String> {
             let places = Places::new(&self.dirs, &self.ignored);
-            reads.difference(&places, &mut Hashes::default()).unwrap()
+            let hashes = &mut Hashes::default();
+            reads.difference(&places, &self.given, hashes).unwrap()
         }
     }
 
@@ -456,7 +688,7 @@ mod tests {
     #[test]
     fn tasks_that_a_layer_has_none_of_are_left_out_unless_a_task_reads_them() {
         let input = Input::new();
-        let unused = BTreeSet::from([input.dir().join("roles/db/tasks")]);
+        let unused = BTreeSet::from([input.dir().join("roles/db")]);
         let tasks = ("read", "DIR/roles/db/tasks/main.yml");
         let count = |entries: &[(&str, &str)]| {
             let mut record = record(input.dir(), entries);
@@ -506,7 +738,7 @@ mod tests {
         let before = SystemTime::now() - std::time::Duration::from_secs(60);
         for entries in [[("read", "DIR/site.yml")], [("ran", "git")]] {
             let record = record(input.dir(), &entries);
-            assert_eq!(record.reads(&places, before).unwrap(), None);
+            assert_eq!(record.reads(&places, before, None).unwrap(), None);
         }
     }
 }

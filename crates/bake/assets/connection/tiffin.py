@@ -9,6 +9,8 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNo
 from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
+import tiffin_reads
+
 DOCUMENTATION = """
 name: tiffin
 short_description: run tasks in the root file system that Tiffin bakes
@@ -70,7 +72,7 @@ class Connection(ConnectionBase):
         super().put_file(in_path, out_path)
         if not os.path.exists(in_path):
             raise AnsibleFileNotFound("cannot copy %s into the box: it does not exist" % in_path)
-        with open(in_path, "rb") as source:
+        with tiffin_reads.sent(in_path) as source:
             process = self._enter(["/bin/sh", "-c", 'cat > "$0"', out_path], stdin=source)
             _, err = process.communicate()
         if process.returncode != 0:

@@ -165,7 +165,9 @@ impl Small {
     }
 
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.at(name), text).unwrap();
+        let path = self.at(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     /// The recipe's part after name, base and playbook.
