@@ -186,6 +186,12 @@ fn nobody_reads_stdout_for_a_while_and_nothing_is_lost() {
         .stderr(writer)
         .spawn()
         .unwrap();
+    let (read, begin) = std::sync::mpsc::channel();
+    let lines = std::thread::spawn(move || {
+        // At the latest then: a box that waits for its reader would make the test wait too.
+        let _ = begin.recv_timeout(Duration::from_secs(30));
+        BufReader::new(reader).lines().collect::<Vec<_>>()
+    });
     let running = b.running(child).until(&b, "flood ready");
     b.file("/go", "");
     let begun = Instant::now();
@@ -200,7 +206,7 @@ fn nobody_reads_stdout_for_a_while_and_nothing_is_lost() {
         restarts += 1;
     }
     assert!(!b.path("/done").exists(), "there was room for all of it");
-    let lines = std::thread::spawn(move || BufReader::new(reader).lines().collect::<Vec<_>>());
+    read.send(()).unwrap();
     b.wait_for("/done");
     b.run(&["stop", "flood"]).exits(0);
     running.stop().exits(0);

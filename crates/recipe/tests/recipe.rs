@@ -280,3 +280,39 @@ fn layers_are_compressed_as_the_recipe_says() {
         assert_eq!(recipe.compression, meant, "{line}");
     }
 }
+
+#[test]
+fn how_processes_run_and_which_files_are_rotated() {
+    let recipe = parse(
+        "name: acme/backend\nplaybook: site.yml\nservices:\n  redis:\n    nice: 5\n    oom_score_adj: -100\n    \
+         limits: {nofile: 65536, core: infinity, stack: \"8M:64M\"}\n    \
+         log_files:\n      - path: /var/log//a.log\n      - {path: /var/log/b.log, max: 1g, keep: 0, signal: USR1}\n\
+         jobs:\n  sweep: {command: x, every: 1h, nice: 19, limits: {nproc: 10}}\n",
+    );
+    let redis = &recipe.services["redis"];
+    assert_eq!((redis.nice, redis.oom_score_adj), (Some(5), Some(-100)));
+    let limits: Vec<_> = redis
+        .limits
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    assert_eq!(limits, ["core=infinity", "nofile=65536", "stack=8M:64M"]);
+    let file = |path: &str, max, keep, signal: Option<&str>| contract::LogFile {
+        path: path.to_owned(),
+        max,
+        keep,
+        signal: signal.map(str::to_owned),
+    };
+    assert_eq!(
+        redis.log_files,
+        [
+            file("/var/log/a.log", 50 << 20, 5, None),
+            file("/var/log/b.log", 1 << 30, 0, Some("USR1"))
+        ]
+    );
+    let sweep = &recipe.services["sweep"];
+    assert_eq!(
+        (sweep.nice, sweep.limits["nproc"].as_str()),
+        (Some(19), "10")
+    );
+}
