@@ -43,7 +43,7 @@ pub enum Verb {
     },
     ReloadService(String),
     /// One of the three questions, or whether all services are ready now.
-    Health(Option<Question>),
+    Health(Question),
     Version,
     /// What the machine has, and what the box needs.
     Preflight {
@@ -271,10 +271,9 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
                 follow: rest.len() > 1,
             }
         }
-        ("health", []) => Verb::Health(None),
-        ("health", ["--live"]) => Verb::Health(Some(Question::Live)),
-        ("health", ["--ready"]) => Verb::Health(Some(Question::Ready)),
-        ("health", ["--started"]) => Verb::Health(Some(Question::Started)),
+        ("health", ["--live"]) => Verb::Health(Question::Live),
+        ("health", [] | ["--ready"]) => Verb::Health(Question::Ready),
+        ("health", ["--started"]) => Verb::Health(Question::Started),
         ("version" | "--version", []) => Verb::Version,
         ("status-page", []) => Verb::StatusPage { serve: false },
         ("status-page", ["--serve"]) => Verb::StatusPage { serve: true },

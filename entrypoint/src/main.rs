@@ -149,8 +149,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::RestartService(name) => ask(&root, &Request::Restart { name }, false),
         Verb::Reload { dry_run } => ask(&root, &Request::Reload { dry_run }, false),
         Verb::ReloadService(name) => ask(&root, &Request::ReloadService { name }, false),
-        Verb::Health(None) => health(&root),
-        Verb::Health(Some(question)) => ask(&root, &Request::Health { question }, false),
+        Verb::Health(question) => ask(&root, &Request::Health { question }, false),
         Verb::Backup(options) => backup::take(&contract()?, &root, environment, &options),
         Verb::ScheduledBackup => backup::schedule::run(&contract()?, &root, environment),
         Verb::VerifyBackup(file) => backup::verify(&file),
@@ -205,24 +204,6 @@ fn follow(root: &Root, name: Option<String>) -> Result<Code> {
             Code::Failed
         }
         _ => Code::Ok,
-    })
-}
-
-/// One short line: Docker keeps it beside the result.
-fn health(root: &Root) -> Result<Code> {
-    let Reply::Services(services) = control::ask(root, &Request::Status { measure: false })? else {
-        return Ok(Code::Failed);
-    };
-    let ill: Vec<String> = services
-        .iter()
-        .filter(|s| !s.healthy)
-        .map(|s| format!("{} is {}", s.name, s.state))
-        .collect();
-    Ok(if ill.is_empty() {
-        print("all services are ready\n")
-    } else {
-        print(&format!("{}\n", ill.join(", ")));
-        Code::Failed
     })
 }
 

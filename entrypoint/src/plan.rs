@@ -23,6 +23,8 @@ pub struct Planned {
     pub needs: Vec<usize>,
     pub ready: Option<Check>,
     pub once: bool,
+    /// Given up, it ends the box.
+    pub required: bool,
     /// With `once`: what makes it run again.
     pub again: Watched,
     /// Why it is not started: `when` is false, a condition does not hold.
@@ -577,6 +579,8 @@ fn order(
             .map_err(|value| wrong("its limits", format!("`{value}` is none")))?;
         needs[at].remove(&at);
         planned.push(Planned {
+            // One that somebody starts by hand, or a timer, is not what the box is for.
+            required: wanted.required.unwrap_or(true) && service.autostart,
             service,
             needs: needs[at].iter().copied().collect(),
             ready,

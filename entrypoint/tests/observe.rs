@@ -161,6 +161,28 @@ fn a_box_that_gave_up_a_service_is_not_live() {
 }
 
 #[test]
+fn a_box_without_what_it_can_do_without_is_ready_and_degraded() {
+    let mut o = Observed::new();
+    o.b.unit("web.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    o.b.unit("mail.service", "[Service]\nExecStart=/bin/sh -c 'exit 3'\n");
+    o.b.put("services", "mail", json!({"required": false}));
+    let running =
+        o.b.start()
+            .until(&o.b, "mail failed")
+            .until(&o.b, "web ready");
+    let degraded = (200, "degraded: mail is failed (it exited with code 3)");
+    o.says([degraded, degraded, STARTED]);
+    assert_eq!(o.metric("tiffin_degraded"), 1.0);
+    assert_eq!(o.metric("tiffin_ready"), 1.0);
+    let failed = "tiffin_service_state{service=\"mail\",state=\"failed\"}";
+    assert_eq!(o.metric(failed), 1.0);
+    // What is required counts as ever.
+    o.b.run(&["stop", "web"]).exits(0);
+    o.says([degraded, (503, "web is stopped"), STARTED]);
+    running.stop().exits(0);
+}
+
+#[test]
 fn metrics_are_what_prometheus_reads_and_true() {
     let mut o = Observed::new();
     o.b.script(

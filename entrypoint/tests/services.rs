@@ -47,6 +47,65 @@ fn a_crash_loop_ends_the_box_with_its_last_lines() {
 }
 
 #[test]
+fn one_that_is_not_required_leaves_the_box_degraded() {
+    let mut b = TestBox::new();
+    b.script("mail", "[ -e ROOT/mended ] && exec sleep 1000; exit 3");
+    b.unit(
+        "mail.service",
+        "[Unit]\nStartLimitBurst=2\n[Service]\nExecStart=ROOT/bin/mail\nRestart=always\n",
+    );
+    b.unit(
+        "app.service",
+        "[Unit]\nAfter=mail.service\n[Service]\nExecStart=/bin/sleep 1000\n",
+    );
+    b.put("services", "mail", json!({"required": false}));
+    let running = b.start();
+    b.wait_status("mail failed");
+    // What waits for it starts all the same.
+    b.wait_status("app ready");
+    let lacking = "degraded: mail is failed (it exited with code 3)";
+    for option in ["--live", "--ready"] {
+        b.run(&["health", option]).exits(0).says(lacking);
+    }
+    b.run(&["health"]).exits(0).says(lacking);
+    b.run(&["health", "--started"])
+        .exits(0)
+        .says("all services have started");
+    // Who mended it starts it again, and all is well.
+    b.file("/mended", "");
+    b.run(&["start", "mail"]).exits(0);
+    let all_well = "all services are ready";
+    b.run(&["health"]).exits(0).says(all_well);
+    b.run(&["stop", "mail"]).exits(0);
+    b.run(&["health"])
+        .exits(0)
+        .says("degraded: mail is stopped");
+    running
+        .stop()
+        .exits(0)
+        .says("mail is given up: it exited with code 3")
+        .says("the box goes on without it")
+        .says(", degraded");
+}
+
+#[test]
+fn a_box_whose_services_were_all_given_up_ends() {
+    let mut b = TestBox::new();
+    for name in ["a", "b"] {
+        b.unit(
+            &format!("{name}.service"),
+            "[Service]\nExecStart=/bin/sh -c 'exit 3'\n",
+        );
+        b.put("services", name, json!({"required": false}));
+    }
+    b.start()
+        .end()
+        .exits(69)
+        .says("a is given up")
+        .says("b is given up");
+}
+
+#[test]
 fn a_service_that_may_not_be_restarted_ends_the_box() {
     let mut b = TestBox::new();
     b.script("bad", "kill -SEGV $$");

@@ -436,6 +436,9 @@ pub struct ServiceOverride {
     pub when: Option<String>,
     /// Seconds between the stop signal and SIGKILL.
     pub stop_timeout: Option<u32>,
+    /// Given up, it ends the box, unless this is false: then the others go on without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub required: Option<bool>,
     /// Directories below a volume in which it keeps a database: files that change in place.
     /// May hold Jinja expressions.
     #[serde(skip_serializing_if = "Vec::is_empty")]

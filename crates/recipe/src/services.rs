@@ -34,6 +34,7 @@ pub(crate) fn services(
             "uses",
             "when",
             "stop_timeout",
+            "required",
             "data",
             "needs",
             "check_data",
@@ -71,6 +72,23 @@ pub(crate) fn services(
             ))
             .hint("add `once: true`"));
         }
+        let required = match table.get("required") {
+            Some(field) => {
+                let yes = field.flag()?;
+                if !yes && table.flag("once")? {
+                    return Err(Problem::new(format!(
+                        "{} at line {} cannot be false for a job that runs once",
+                        quote(&field.place),
+                        field.line
+                    ))
+                    .hint(
+                        "remove it, or let the command itself succeed when its work is not needed",
+                    ));
+                }
+                Some(yes)
+            }
+            None => None,
+        };
         if let Some(freeze) = table.get("freeze") {
             program(&freeze)?;
             if table.get("data").is_none() {
@@ -90,6 +108,7 @@ pub(crate) fn services(
             uses: table.texts("uses")?,
             when: table.text("when")?,
             stop_timeout: table.seconds("stop_timeout")?,
+            required,
             data: match table.get("data") {
                 Some(field) => data(&field, volumes)?,
                 None => Vec::new(),

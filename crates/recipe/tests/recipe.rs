@@ -107,6 +107,7 @@ services:
     data: [/data//redis/, "{{ redis_spill }}"]
   mongod: {needs: {memory: 1G, files: 64000, cpu: [avx, sse4_2], huge_pages: never}}
   migrate: {once: true, after: [mongod], when: "migrate | bool"}
+  mail: {required: no}
 files:
   /etc/redis/redis.conf: {link: no}
   /etc/portal.conf:
@@ -144,6 +145,8 @@ health: {interval: 10s}
     let data = &recipe.services["redis-server"].data;
     assert_eq!(data, &["/data/redis", "{{ redis_spill }}"]);
     assert!(recipe.services["migrate"].once);
+    assert_eq!(recipe.services["migrate"].required, None);
+    assert_eq!(recipe.services["mail"].required, Some(false));
     assert_eq!(
         recipe.links,
         [("/etc/redis/redis.conf".to_owned(), false)].into()

@@ -26,6 +26,7 @@ pub fn text(
     version: &str,
     uptime: Duration,
     health: [bool; 3],
+    degraded: bool,
     services: &[Sample<'_>],
     ends: &BTreeMap<&str, i64>,
     backup: Option<&Last>,
@@ -48,6 +49,11 @@ pub fn text(
         ("tiffin_live", "Whether /livez says yes.", health[0]),
         ("tiffin_ready", "Whether /readyz says yes.", health[1]),
         ("tiffin_started", "Whether /startupz says yes.", health[2]),
+        (
+            "tiffin_degraded",
+            "Whether the box goes on without a service that was given up.",
+            degraded,
+        ),
     ];
     for (name, help, yes) in box_wide {
         family(&mut out, name, "gauge", help);
@@ -189,6 +195,7 @@ mod tests {
             "v1",
             Duration::from_millis(1500),
             [true, false, true],
+            false,
             &[sample],
             &BTreeMap::from([("web", 1_800_000_000)]),
             Some(&Last {

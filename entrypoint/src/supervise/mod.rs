@@ -482,31 +482,43 @@ impl<'a> Supervisor<'a> {
         if self.ending.is_some() || self.alone {
             return;
         }
-        let all_up = self
-            .slots
-            .iter()
-            .all(|s| s.machine.state().is_up() || s.machine.state() == State::Stopped);
-        if all_up && !self.announced {
+        let all = |is: fn(State) -> bool| {
+            let mut slots = self.slots.iter();
+            slots.all(|slot| is(slot.machine.state()) || slot.is_done_without())
+        };
+        let all_up = all(|state| state.is_up() || state == State::Stopped);
+        // One-shots alone do not keep a box running; what an operator stopped does.
+        // Nor does it end while groups are taken out and put in.
+        let stays = |slot: &Slot| slot.process.removed || slot.planned.timer.is_some();
+        let has_ended =
+            all(|state| matches!(state, State::Finished | State::Skipped | State::Failed))
+                && !self.slots.iter().any(stays);
+        let nothing_runs = has_ended && self.is_degraded();
+        if all_up && !self.announced && !nothing_runs {
             self.announced = true;
-            say(&format!("ready after {}", seconds(self.begun.elapsed())));
+            let so = if self.is_degraded() { ", degraded" } else { "" };
+            say(&format!(
+                "ready after {}{so}",
+                seconds(self.begun.elapsed())
+            ));
             if let Some(upgrade) = self.upgrade {
                 upgrade.complete();
             }
             sys::settle();
         }
-        // One-shots alone do not keep a box running; what an operator stopped does.
-        // Nor does it end while groups are taken out and put in.
-        if self.slots.iter().all(|s| {
-            !s.process.removed
-                && s.planned.timer.is_none()
-                && matches!(
-                    s.machine.state(),
-                    State::Finished | State::Skipped | State::Failed
-                )
-        }) {
+        if has_ended {
             say("every service has ended");
-            self.end(Code::Ok);
+            self.end(match nothing_runs {
+                true => Code::Service,
+                false => Code::Ok,
+            });
         }
+    }
+
+    /// The box runs on without a service that was given up.
+    fn is_degraded(&self) -> bool {
+        let mut slots = self.slots.iter().filter(|slot| !slot.is_gone());
+        slots.any(|slot| slot.planned.service.autostart && slot.is_done_without())
     }
 
     fn note_migrated(&mut self) {
@@ -524,6 +536,7 @@ impl<'a> Supervisor<'a> {
             let needed = &self.slots[*need];
             // What is not started by itself is not waited for.
             (needed.machine.state().is_up() && needed.pending.is_none())
+                || needed.is_done_without()
                 || (!needed.planned.service.autostart && needed.machine.state() == State::Stopped)
         })
     }
@@ -632,9 +645,14 @@ impl<'a> Supervisor<'a> {
                     message.push_str("\nits last lines:");
                     message.extend(lines);
                 }
+                let required = slot.planned.required;
+                if !required && slot.planned.service.autostart {
+                    message.push_str(&format!(
+                        "\nthe box goes on without it; `tiffin start {name}` tries it again"
+                    ));
+                }
                 fail(&message);
-                // One that somebody starts by hand is not what the box is for.
-                if slot.planned.service.autostart {
+                if required {
                     self.end(Code::Service);
                 }
             }

@@ -14,6 +14,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::machine::{State, describe};
 use super::metrics::{self, Sample};
+use super::slot::Slot;
 use super::usage::Usage;
 use super::{HTTP_CLIENT, KIND, Supervisor};
 use crate::backup::schedule;
@@ -235,9 +236,9 @@ impl Supervisor<'_> {
             let slots = self.slots.iter().filter(|slot| !slot.is_gone());
             slots.filter(|slot| slot.planned.service.autostart && slot.planned.skip.is_none())
         };
-        let missing = |is: fn(State) -> bool| -> Vec<String> {
-            wanted()
-                .filter(|slot| is(slot.machine.state()))
+        let told = |is: &dyn Fn(&Slot) -> bool| -> Option<String> {
+            let mut all: Vec<String> = wanted()
+                .filter(|slot| is(slot))
                 .map(|slot| {
                     let state = slot.machine.state();
                     let why = match (state, slot.machine.last_end) {
@@ -248,41 +249,58 @@ impl Supervisor<'_> {
                     };
                     format!("{} is {}{why}", slot.name(), state.name())
                 })
-                .collect()
+                .collect();
+            let more = all.len().saturating_sub(NAMED);
+            all.truncate(NAMED);
+            let more = match more {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            (!all.is_empty()).then(|| all.join(", ") + &more)
         };
-        let told = |missing: Vec<String>| {
-            let mut text = missing[..missing.len().min(NAMED)].join(", ");
-            if missing.len() > NAMED {
-                text.push_str(&format!(" and {} more", missing.len() - NAMED));
-            }
-            text
+        let is_up = |slot: &Slot| slot.machine.state().is_up();
+        // At the start each has its chance; from then on the box does without these.
+        let is_lacking = |slot: &Slot| {
+            !slot.planned.required && !is_up(slot) && (self.announced || slot.is_done_without())
         };
+        let answer = |missing: Option<String>, yes: &str| match missing {
+            Some(missing) => (false, missing),
+            None => match told(&is_lacking) {
+                Some(lacking) => (true, format!("degraded: {lacking}")),
+                None => (true, yes.to_owned()),
+            },
+        };
+        let stops = || (false, "the box stops".to_owned());
         match question {
             // A new container could do better, and only then.
             Question::Live => {
-                let failed = missing(|state| state == State::Failed);
-                if !failed.is_empty() {
-                    (false, told(failed))
-                } else if self.result != Code::Ok {
-                    (false, "a service was given up, the box stops".to_owned())
-                } else if self.ending.is_some() {
-                    (true, "the box stops, as it was asked to".to_owned())
-                } else {
-                    (true, "the services are supervised".to_owned())
+                let is_failed =
+                    |slot: &Slot| slot.planned.required && slot.machine.state() == State::Failed;
+                match told(&is_failed) {
+                    Some(failed) => (false, failed),
+                    None if self.result != Code::Ok => {
+                        (false, "a service was given up, the box stops".to_owned())
+                    }
+                    None if self.ending.is_some() => {
+                        (true, "the box stops, as it was asked to".to_owned())
+                    }
+                    None => answer(None, "the services are supervised"),
                 }
             }
             Question::Ready if self.draining.is_some() => (false, "the box drains".to_owned()),
-            Question::Ready if self.ending.is_some() => (false, "the box stops".to_owned()),
-            Question::Ready => match missing(|state| !state.is_up()) {
-                missing if missing.is_empty() => (true, "all services are ready".to_owned()),
-                missing => (false, told(missing)),
-            },
+            Question::Ready if self.ending.is_some() => stops(),
+            Question::Ready => {
+                let missing = told(&|slot| !is_up(slot) && !is_lacking(slot));
+                answer(missing, "all services are ready")
+            }
             Question::Started if self.announced => (true, "all services have started".to_owned()),
-            Question::Started => match missing(|state| !state.is_up() && state != State::Stopped) {
-                _ if self.ending.is_some() => (false, "the box stops".to_owned()),
-                missing if missing.is_empty() => (true, "all services have started".to_owned()),
-                missing => (false, told(missing)),
-            },
+            Question::Started if self.ending.is_some() => stops(),
+            Question::Started => {
+                let is_missing = |slot: &Slot| {
+                    !is_up(slot) && !is_lacking(slot) && slot.machine.state() != State::Stopped
+                };
+                answer(told(&is_missing), "all services have started")
+            }
         }
     }
 
@@ -314,8 +332,8 @@ impl Supervisor<'_> {
                 usage: *usage,
             })
             .collect();
-        let health = [Question::Live, Question::Ready, Question::Started]
-            .map(|question| self.verdict(question).0);
+        let health = [Question::Live, Question::Ready, Question::Started];
+        let health = health.map(|question| self.verdict(question).0);
         let certificates = self.loaded.as_ref().map_or(&[][..], |l| &l.certificates);
         let ends = crate::certificates::ends(certificates);
         let scheduled = samples.iter().any(|s| s.service == schedule::SERVICE);
@@ -328,6 +346,7 @@ impl Supervisor<'_> {
             self.version,
             self.begun.elapsed(),
             health,
+            self.is_degraded(),
             &samples,
             &ends,
             backup.as_ref(),

@@ -147,6 +147,11 @@ impl Slot {
         &self.planned.service.name
     }
 
+    /// Given up, and the box goes on.
+    pub fn is_done_without(&self) -> bool {
+        !self.planned.required && self.machine.state() == State::Failed
+    }
+
     fn command(&self, phase: Phase, at: usize) -> Option<&Command> {
         let commands = &self.planned.service.commands;
         match phase {
