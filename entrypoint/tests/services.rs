@@ -47,6 +47,98 @@ fn a_crash_loop_ends_the_box_with_its_last_lines() {
 }
 
 #[test]
+fn each_transition_is_told_once() {
+    let mut b = TestBox::new();
+    b.script("db", "while ! [ -e ROOT/go ]; do sleep 0.02; done");
+    b.script(
+        "app",
+        "echo try >>ROOT/tries\nn=$(wc -l <ROOT/tries)\nif [ $n = 1 ]; then seq 30; echo why >&2; exit 3; fi\n\
+         [ $n = 2 ] && kill -SEGV $$\ntrap 'exit 4' TERM; echo $n >ROOT/up-$n; while :; do sleep 0.02; done",
+    );
+    b.unit(
+        "db.service",
+        "[Service]\nType=oneshot\nExecStart=ROOT/bin/db\n",
+    );
+    b.unit("web.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    b.unit(
+        "app.service",
+        "[Unit]\nAfter=db.service\n[Service]\nExecStart=ROOT/bin/app\nRestart=always\n",
+    );
+    let running = b.start().until(&b, "db starting");
+    b.file("/go", "");
+    b.wait_for("/up-3");
+    b.wait_status("app ready");
+    b.run(&["restart", "app"]).exits(0);
+    b.wait_for("/up-4");
+    b.run(&["stop", "app"]).exits(0);
+    b.run(&["start", "app"]).exits(0);
+    b.wait_for("/up-5");
+    let ended = running.stop();
+    let mut wanted = vec![
+        "web is ready".to_owned(),
+        "starting db".to_owned(),
+        "db is done".to_owned(),
+        "app is ready".to_owned(),
+        "ready after T".to_owned(),
+        "app: it exited with code 3 after T; restarting in T, attempt 2 of 5".to_owned(),
+        "its last lines:".to_owned(),
+    ];
+    wanted.extend((12..=30).map(|n| format!("  app | {n}")));
+    for line in [
+        "  app | why",
+        "app is ready",
+        "app: it was killed by SIGSEGV after T; restarting in T, attempt 3 of 5",
+        "it wrote nothing",
+        "app is ready",
+        "stopping app (tiffin restart)",
+        "app is ready",
+        "stopping app (tiffin stop)",
+        "app is stopped: it exited with code 4",
+        "app is ready",
+        "SIGTERM: stopping, within T at most",
+        "stopping web, app",
+        "web is stopped: it was killed by SIGTERM",
+        "app is stopped: it exited with code 4",
+        "stopped",
+    ] {
+        wanted.push(line.to_owned());
+    }
+    let time = |word: &str| word.parse::<f64>().is_ok() && word.contains('.') || word == "30";
+    let mut said: Vec<String> = Vec::new();
+    for line in ended
+        .err
+        .lines()
+        .skip_while(|line| !line.ends_with("web is ready"))
+    {
+        let line = line.strip_prefix("tiffin: ").unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut out = String::new();
+        for (at, word) in words.iter().enumerate() {
+            // `0.1 s;` is a time, and `s` its unit.
+            let unit = words
+                .get(at + 1)
+                .is_some_and(|next| next.trim_end_matches([';', ',']) == "s");
+            let is_unit = word.trim_end_matches([';', ',']) == "s";
+            if is_unit {
+                out.push_str(&word[1..]);
+                continue;
+            }
+            if at > 0 {
+                out.push(' ');
+            }
+            out.push_str(if unit && time(word) { "T" } else { word });
+        }
+        said.push(out);
+    }
+    // The two of them end when they like.
+    let last = said.len().saturating_sub(3);
+    if said[last].starts_with("app is stopped") {
+        said.swap(last, last + 1);
+    }
+    assert_eq!(said, wanted);
+}
+
+#[test]
 fn one_that_is_not_required_leaves_the_box_degraded() {
     let mut b = TestBox::new();
     b.script("mail", "[ -e ROOT/mended ] && exec sleep 1000; exit 3");

@@ -222,12 +222,12 @@ impl Supervisor<'_> {
         }
         let limit = self.stop_timeout;
         for at in &services {
-            let event = match request {
-                Request::Start { .. } => Event::Start,
-                Request::Stop { .. } => Event::Stop(limit),
-                _ => Event::Restart(limit),
+            let (event, by) = match request {
+                Request::Start { .. } => (Event::Start, "tiffin start"),
+                Request::Stop { .. } => (Event::Stop(limit), "tiffin stop"),
+                _ => (Event::Restart(limit), "tiffin restart"),
             };
-            self.handle(*at, event);
+            self.ask(*at, event, by);
         }
         self.wait_for(stream, services, goal, Reply::Done);
     }

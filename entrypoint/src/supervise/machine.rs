@@ -137,6 +137,8 @@ pub enum Action {
         gentle: bool,
     },
     Say(String),
+    /// A quick death, and what happens next.
+    Died(String),
     Ready,
     Finished,
     /// Given up: the reason.
@@ -268,6 +270,11 @@ impl Machine {
         self.started
     }
 
+    /// While it stops: that is what somebody wanted.
+    pub fn is_asked_to_stop(&self) -> bool {
+        matches!(self.outcome, Outcome::Stopped | Outcome::Again)
+    }
+
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -364,6 +371,11 @@ impl Machine {
             (S::Stopping, Event::MainEnded(ended)) => {
                 self.last_end = Some(*ended);
                 self.clear(true, now)
+            }
+            // What SIGKILL ended did not stop by itself, and whoever asks for its end is told.
+            (S::Clearing, Event::MainEnded(ended)) if self.is_asked_to_stop() => {
+                self.last_end = Some(*ended);
+                Vec::new()
             }
             (S::StopCommand(_) | S::Stopping, Event::Deadline) => {
                 let waited = now.duration_since(self.since);
@@ -516,6 +528,7 @@ impl Machine {
 
     /// A start that came to nothing without a process that ended.
     fn failed(&mut self, reason: &str, now: Instant) -> Actions {
+        self.last_end = None;
         let wanted = self.rules.origin == Origin::Program
             || !matches!(
                 self.rules.restart.when,
@@ -570,10 +583,11 @@ impl Machine {
                     } else {
                         format!("in {}", seconds(delay))
                     };
-                    actions.push(Action::Say(format!(
-                        "{reason} after {}; restarting {when}{of}",
-                        seconds(up)
-                    )));
+                    let text = format!("{reason} after {}; restarting {when}{of}", seconds(up));
+                    actions.push(match times {
+                        0 => Action::Say(text),
+                        _ => Action::Died(text),
+                    });
                     self.outcome = Outcome::Retry(delay);
                 }
             }

@@ -49,13 +49,13 @@ use rustix::process::Pid;
 use services::Kind;
 
 use self::clients::Clients;
-use self::machine::{Action, Event, Phase, State, seconds};
+use self::machine::{Action, Event, Phase, State, describe, seconds};
 pub use self::observe::VARIABLE as HTTP;
 pub use self::reload::Loaded;
 use self::slot::{Clearing, Slot};
 use crate::accounts::Accounts;
 use crate::exit::{Code, Failure, Result};
-use crate::log::{self, Queue, fail, say, shown};
+use crate::log::{self, Queue, fail, say, shown, warn};
 use crate::plan::Plan;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
@@ -135,6 +135,11 @@ pub struct Supervisor<'a> {
     /// Everything stops, until then at the latest.
     ending: Option<Instant>,
     hurried: u32,
+    /// Whoever asks for what is done at the moment, for the log.
+    by: &'static str,
+    /// Services that began to start, or to stop, in this turn: a line for all of them.
+    starting: Vec<usize>,
+    stopping: Vec<usize>,
     result: Code,
     announced: bool,
     begun: Instant,
@@ -254,6 +259,9 @@ impl<'a> Supervisor<'a> {
             draining: None,
             ending: None,
             hurried: 0,
+            by: "",
+            starting: Vec::new(),
+            stopping: Vec::new(),
             result: Code::Ok,
             announced: false,
             begun: now,
@@ -303,6 +311,7 @@ impl<'a> Supervisor<'a> {
             self.advance();
             self.clear();
             self.service_timers();
+            self.tell_moves();
             self.answer_waiting();
             self.serve_rpc();
             self.send_events();
@@ -577,7 +586,83 @@ impl<'a> Supervisor<'a> {
 
     // --- one service
 
+    /// Somebody outside wants it.
+    fn ask(&mut self, at: usize, event: Event, by: &'static str) {
+        self.tell_moves();
+        self.by = by;
+        self.handle(at, event);
+        self.tell_moves();
+        self.by = "";
+    }
+
     fn handle(&mut self, at: usize, event: Event) {
+        let from = self.slots[at].machine.state();
+        self.take(at, event);
+        let to = self.slots[at].machine.state();
+        if from.name() != to.name() && !self.alone {
+            self.note_transition(at, from, to);
+        }
+    }
+
+    /// What no action tells. A death has told what comes next, and who is ready says so.
+    fn note_transition(&mut self, at: usize, from: State, to: State) {
+        match (from.name(), to.name()) {
+            ("backoff" | "stopping", "starting") => {}
+            (_, "starting") => self.starting.push(at),
+            (_, "stopping") if self.slots[at].machine.is_asked_to_stop() => self.stopping.push(at),
+            (from, "stopped") => {
+                self.tell_moves();
+                let slot = &self.slots[at];
+                let how = match slot.machine.last_end {
+                    Some(ended) if from == "stopping" => format!(": it {}", describe(ended)),
+                    _ => String::new(),
+                };
+                say(&format!("{} is stopped{how}", slot.name()));
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_moves(&mut self) {
+        let by = match self.by {
+            "" => String::new(),
+            by => format!(" ({by})"),
+        };
+        let slots = &self.slots;
+        let names = |all: Vec<usize>, is: &str| -> Option<String> {
+            let all = all.into_iter().map(|at| &slots[at]);
+            let all = all.filter(|slot| slot.machine.state().name() == is);
+            let names: Vec<&str> = all.map(Slot::name).collect();
+            (!names.is_empty()).then(|| format!("{is} {}{by}", names.join(", ")))
+        };
+        let starting = names(std::mem::take(&mut self.starting), "starting");
+        let stopping = names(std::mem::take(&mut self.stopping), "stopping");
+        stopping.iter().chain(&starting).for_each(|line| say(line));
+    }
+
+    /// What it wrote last, but not before the line `since`.
+    fn last_lines(&mut self, at: usize, since: u64) -> String {
+        self.read_output(at, true);
+        let slot = &self.slots[at];
+        let mut recent: Vec<(u64, Vec<u8>)> = std::iter::once(&slot.out)
+            .chain(&slot.errors)
+            .flat_map(|stream| stream.lines.recent(20))
+            .filter(|(order, _)| *order > since)
+            .collect();
+        recent.sort();
+        let mut text = match recent.is_empty() {
+            true => "\nit wrote nothing".to_owned(),
+            false => "\nits last lines:".to_owned(),
+        };
+        for (_, line) in recent.split_off(recent.len().saturating_sub(20)) {
+            let line = shown(slot.name(), &line);
+            text.push_str("\n  ");
+            text.push_str(&String::from_utf8_lossy(&line));
+        }
+        text
+    }
+
+    fn take(&mut self, at: usize, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let before = self.slots[at].machine.process_state();
@@ -612,7 +697,7 @@ impl<'a> Supervisor<'a> {
                 });
             }
             // Its own words for all of these: see `state_changed` and `note_end`.
-            Action::Say(_) | Action::Ready | Action::GaveUp(_) if self.alone => {
+            Action::Say(_) | Action::Died(_) | Action::Ready | Action::GaveUp(_) if self.alone => {
                 self.read_output(at, true);
             }
             Action::Say(message) => say(&format!("{}: {message}", self.slots[at].name())),
@@ -623,28 +708,15 @@ impl<'a> Supervisor<'a> {
                 say(&format!("{} is ready", slot.name()));
             }
             Action::Finished => self.finished(at),
+            Action::Died(message) => {
+                let lines = self.last_lines(at, self.slots[at].wrote_before);
+                warn(&format!("{}: {message}{lines}", self.slots[at].name()));
+            }
             Action::GaveUp(reason) => {
-                self.read_output(at, true);
+                let lines = self.last_lines(at, 0);
                 let slot = &self.slots[at];
                 let name = slot.name();
-                let mut message = format!("{name} is given up: {reason}");
-                let mut recent: Vec<(u64, Vec<u8>)> = std::iter::once(&slot.out)
-                    .chain(&slot.errors)
-                    .flat_map(|stream| stream.lines.recent(20))
-                    .collect();
-                recent.sort();
-                let lines: Vec<String> = recent
-                    .split_off(recent.len().saturating_sub(20))
-                    .into_iter()
-                    .map(|(_, line)| shown(name, &line))
-                    .map(|line| format!("\n  {}", String::from_utf8_lossy(&line)))
-                    .collect();
-                if lines.is_empty() {
-                    message.push_str("\nit wrote nothing");
-                } else {
-                    message.push_str("\nits last lines:");
-                    message.extend(lines);
-                }
+                let mut message = format!("{name} is given up: {reason}{lines}");
                 let required = slot.planned.required;
                 if !required && slot.planned.service.autostart {
                     message.push_str(&format!(
@@ -682,6 +754,7 @@ impl<'a> Supervisor<'a> {
         let slot = &mut self.slots[at];
         if index == 0 && matches!(phase, Phase::Start | Phase::Pre) {
             slot.status.clear();
+            slot.wrote_before = self.queue.sequence();
             slot.begins();
         }
         if phase == Phase::Start && index == 0 {

@@ -476,7 +476,7 @@ impl<'a> Supervisor<'a> {
                     stopping: true,
                     ..pending
                 });
-                self.handle(at, Event::Stop(self.stop_timeout));
+                self.ask(at, Event::Stop(self.stop_timeout), "reload");
                 moved = true;
             }
         }

@@ -44,6 +44,8 @@ pub struct Slot {
     pub watch: Option<Watch>,
     pub timed: Timed,
     pub awaited: Awaited,
+    /// The last line of the box before it was started.
+    pub wrote_before: u64,
     /// The last `STATUS=`.
     pub status: String,
     pub clearing: Option<Clearing>,
@@ -132,6 +134,7 @@ impl Slot {
             cpu_of_ended: Duration::ZERO,
             cpu_told: Duration::ZERO,
             awaited: Awaited::default(),
+            wrote_before: 0,
             status: String::new(),
             clearing: None,
             finding: None,

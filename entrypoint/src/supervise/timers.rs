@@ -130,6 +130,7 @@ impl Supervisor<'_> {
             if slot.machine.state().is_over() {
                 say(&format!("{} is started by its timer", slot.name()));
                 self.handle(at, Event::Start);
+                self.starting.retain(|one| *one != at);
             } else {
                 say(&format!(
                     "{} still runs; its timer does not start it twice",

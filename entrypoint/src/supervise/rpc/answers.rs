@@ -287,7 +287,7 @@ impl Supervisor<'_> {
         if self.process_state(at).is_running() {
             return Err(Code::AlreadyStarted.about(name));
         }
-        self.handle(at, Event::Start);
+        self.ask(at, Event::Start, "supervisorctl");
         let mut pending = Pending::Start {
             at,
             id: self.slots[at].process.id,
@@ -309,7 +309,7 @@ impl Supervisor<'_> {
         if !self.process_state(at).is_running() {
             return Err(Code::NotRunning.about(name));
         }
-        self.handle(at, Event::Stop(NO_LIMIT));
+        self.ask(at, Event::Stop(NO_LIMIT), "supervisorctl");
         let mut pending = Pending::Stop {
             at,
             id: self.slots[at].process.id,
