@@ -16,7 +16,7 @@ pub enum Code {
     Usage = 64,
     /// A backup is damaged, of another product or of a newer version; nothing was changed.
     Data = 65,
-    /// A service was given up; everything was stopped.
+    /// A service was given up; everything was stopped. That of a box with one service is its own.
     Service = 69,
     /// Something the entrypoint did not expect: a defect, or a broken box.
     Internal = 70,

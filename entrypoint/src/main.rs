@@ -77,9 +77,9 @@ fn main() -> ExitCode {
     let environment = Environment::of_this_process();
     let code = run(&arguments, &environment).unwrap_or_else(|failure| {
         log::fail(&failure.to_string());
-        failure.code
+        failure.code as u8
     });
-    ExitCode::from(code as u8)
+    ExitCode::from(code)
 }
 
 /// Neither a core dump nor the message of a defect may hold a setting. Without dumps, no
@@ -99,7 +99,7 @@ fn keep_secrets() {
     }));
 }
 
-fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
+fn run(arguments: &[String], environment: &Environment) -> Result<u8> {
     let (root, verb) = cli::parse(arguments)?;
     // What people ask for is answered to people; only the box's own log is for machines.
     if verb == Verb::Start && environment.get("TIFFIN_LOG") == Some("json") {
@@ -107,8 +107,8 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
     }
     let root = Root::new(root);
     let contract = || start::contract(&root);
-    match verb {
-        Verb::Start => start::start(&contract()?, &root, environment),
+    let code: Result<Code> = match verb {
+        Verb::Start => return start::start(&contract()?, &root, environment),
         Verb::Command(words) => start::command(&contract()?, &root, environment, &words),
         Verb::Check => start::check(&contract()?, &root, environment),
         Verb::Render(shown) => start::render(&contract()?, &root, environment, &shown),
@@ -157,7 +157,8 @@ fn run(arguments: &[String], environment: &Environment) -> Result<Code> {
         Verb::Move(options) => moving::run(&contract()?, &root, environment, &options),
         Verb::Probe(words) => Ok(supervise::probe::run(&words)),
         Verb::Rotate(words) => Ok(supervise::rotate::run(&words)),
-    }
+    };
+    code.map(|code| code as u8)
 }
 
 fn ask(root: &Root, request: &Request, json: bool) -> Result<Code> {

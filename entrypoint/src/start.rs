@@ -61,7 +61,8 @@ pub fn bare(contract: &serde_json::Value) -> Result<Contract> {
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Result<Code> {
+/// The exit code of the container.
+pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Result<u8> {
     let state = State::new(contract, root);
     finish_restore(contract, root, &state)?;
     let upgrade = Upgrade::new(contract, root, &state, environment);
@@ -112,11 +113,11 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
         &upgrade,
         is_new,
     );
-    if !matches!(ended, Ok(Code::Ok)) {
+    if !matches!(ended, Ok((Code::Ok, _))) {
         // What was said so far is why; the failure itself is said last.
         upgrade.give_up()?;
     }
-    ended
+    ended.map(|(_, code)| code)
 }
 
 /// What another box is told about the one that has the volume.
@@ -137,7 +138,7 @@ fn run(
     mut resolved: Resolved,
     upgrade: &Upgrade<'_>,
     is_new: bool,
-) -> Result<Code> {
+) -> Result<(Code, u8)> {
     // Generated values are kept before anything uses them.
     generate(contract, state, &mut resolved)?;
     if is_new {

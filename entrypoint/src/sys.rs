@@ -622,20 +622,28 @@ fn set_limit(resource: Resource, wanted: Rlimit) -> io::Result<()> {
     }
 }
 
-/// The signals that the loop wants to see, blocked and readable from a descriptor.
+/// The signals that the loop wants to see, blocked and readable from a descriptor: all but
+/// those of a defect, of limits and of job control.
 pub fn signal_fd() -> nix::Result<SignalFd> {
     use nix::sys::signal::Signal as S;
-    let mut set = SigSet::empty();
+    let mut set = SigSet::all();
     for signal in [
-        S::SIGCHLD,
-        S::SIGTERM,
-        S::SIGINT,
-        S::SIGQUIT,
-        S::SIGHUP,
-        S::SIGUSR1,
-        S::SIGUSR2,
+        S::SIGABRT,
+        S::SIGBUS,
+        S::SIGCONT,
+        S::SIGFPE,
+        S::SIGILL,
+        S::SIGPIPE,
+        S::SIGSEGV,
+        S::SIGSYS,
+        S::SIGTRAP,
+        S::SIGTSTP,
+        S::SIGTTIN,
+        S::SIGTTOU,
+        S::SIGXCPU,
+        S::SIGXFSZ,
     ] {
-        set.add(signal);
+        set.remove(signal);
     }
     descriptor_of(&set)
 }

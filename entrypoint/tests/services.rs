@@ -202,7 +202,131 @@ fn a_service_that_may_not_be_restarted_ends_the_box() {
     let mut b = TestBox::new();
     b.script("bad", "kill -SEGV $$");
     b.unit("bad.service", "[Service]\nExecStart=ROOT/bin/bad\n");
+    b.unit("good.service", "[Service]\nExecStart=/bin/sleep 1000\n");
     b.start().end().exits(69).says("was killed by SIGSEGV");
+}
+
+/// A box with one service, whose script this is.
+fn alone(script: &str, keys: &str) -> TestBox {
+    let mut b = TestBox::new();
+    b.script("it", script);
+    b.unit(
+        "it.service",
+        &format!("[Service]\nExecStart=ROOT/bin/it\n{keys}"),
+    );
+    // None of these is what the box is for.
+    b.unit(
+        "migrate.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/true\n",
+    );
+    b.unit("mail.service", "[Service]\nExecStart=/bin/false\n");
+    b.put("services", "mail", json!({"when": "no_mail"}));
+    b.put("variables", "no_mail", json!(false));
+    b
+}
+
+#[test]
+fn the_only_services_own_exit_code_is_the_containers() {
+    let always = "Restart=always\nStartLimitBurst=2\n";
+    for (script, keys, code) in [
+        ("exit 0", "", 0),
+        ("exit 1", "", 1),
+        ("exit 42", "", 42),
+        ("exit 255", "", 255),
+        ("exit 7", "SuccessExitStatus=7\n", 7),
+        ("kill -TERM $$", "", 143),
+        ("kill -KILL $$", "", 137),
+        ("kill -SEGV $$", "", 139),
+        ("exit 3", always, 3),
+        // 0 would say that all is well.
+        ("exit 0", always, 69),
+        ("exit 4", "ExecStartPre=/bin/sh -c 'exit 6'\n", 6),
+    ] {
+        alone(script, keys).start().end().exits(code);
+    }
+    // What never ran has no code.
+    let mut b = TestBox::new();
+    b.unit("it.service", "[Service]\nExecStart=/nowhere/it\n");
+    b.start().end().exits(69);
+}
+
+#[test]
+fn a_stop_that_was_asked_for_is_0_unless_it_goes_wrong() {
+    let trap =
+        |what: &str| format!("trap '{what}' TERM; echo >ROOT/up; while :; do sleep 0.02; done");
+    for (script, keys, code) in [
+        (trap("exit 0"), "", 0),
+        (trap("exit 5"), "", 5),
+        (trap("exit 143"), "", 143),
+        (trap("exit 143"), "SuccessExitStatus=143\n", 0),
+        (trap("trap - TERM; kill -TERM $$"), "", 0),
+        (trap("kill -ABRT $$"), "", 134),
+        (trap(""), "TimeoutStopSec=200ms\n", 137),
+    ] {
+        let b = alone(&script, keys);
+        let running = b.start();
+        b.wait_for("/up");
+        b.wait_status("it ready");
+        running.stop().exits(code);
+    }
+}
+
+#[test]
+fn one_of_several_has_no_say_in_the_exit_code() {
+    let mut b = alone(
+        "trap 'exit 5' TERM; echo >ROOT/up; while :; do sleep 0.02; done",
+        "",
+    );
+    b.unit("web.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    let running = b.start();
+    b.wait_for("/up");
+    b.wait_status("it ready");
+    running.stop().exits(0);
+    // Nor when a one-shot is given up while it runs.
+    let mut b = alone(
+        "trap 'exit 5' TERM; echo >ROOT/up; while :; do sleep 0.02; done",
+        "",
+    );
+    b.unit(
+        "late.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'while ! [ -e ROOT/up ]; do sleep 0.02; done; exit 3'\n",
+    );
+    b.start().end().exits(69);
+}
+
+#[test]
+fn signals_reach_the_only_service() {
+    let script = "for s in USR1 USR2 WINCH ALRM RTMIN; do trap \"echo $s >>ROOT/got\" $s; done\necho >ROOT/up; while :; do sleep 0.02; done";
+    let b = alone(&format!("exec bash -c '{script}'"), "");
+    let running = b.start();
+    b.wait_for("/up");
+    b.wait_status("it ready");
+    let mut wanted = String::new();
+    for signal in ["USR1", "USR2", "WINCH", "ALRM", "RTMIN"] {
+        running.signal(&format!("-{signal}"));
+        wanted.push_str(&format!("{signal}\n"));
+        common::wait(signal, || (b.wait_for("/got") == wanted).then_some(()));
+    }
+    running.stop().exits(0);
+    // With several nobody is meant.
+    let mut b = alone(
+        "trap 'echo >ROOT/got' USR1; echo >ROOT/up; while :; do sleep 0.02; done",
+        "",
+    );
+    b.unit("web.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    let running = b.start();
+    b.wait_for("/up");
+    b.wait_status("web ready");
+    for signal in ["-USR1", "-WINCH", "-ALRM"] {
+        running.signal(signal);
+    }
+    common::wait("a word", || {
+        let said = b.run(&["logs", "tiffin"]).out;
+        said.contains("this signal has no meaning here")
+            .then_some(())
+    });
+    assert!(!b.path("/got").exists());
+    running.stop().exits(0);
 }
 
 #[test]

@@ -65,8 +65,11 @@ use crate::volume::State as Memory;
 
 const SIGCHLD: u32 = 17;
 const SIGHUP: u32 = 1;
+const SIGINT: u32 = 2;
+const SIGQUIT: u32 = 3;
 const SIGUSR1: u32 = 10;
 const SIGUSR2: u32 = 12;
+const SIGTERM: u32 = 15;
 
 /// How often killed processes are looked for until they are gone.
 const RECHECK: Duration = Duration::from_millis(2);
@@ -285,8 +288,9 @@ impl<'a> Supervisor<'a> {
         self
     }
 
-    pub fn run(mut self) -> Code {
-        self.supervise()
+    /// How it ended, and the container's exit code.
+    pub fn run(mut self) -> (Code, u8) {
+        (self.supervise(), self.exit_code())
     }
 
     /// The same, and the names of services that only SIGKILL has ended.
@@ -394,16 +398,49 @@ impl<'a> Supervisor<'a> {
             let _ = std::fs::remove_file(self.root.path(&self.socket));
         }
         self.rpc.close(self.root);
-        if self.result == Code::Ok {
-            say("stopped");
-        } else {
-            say(&format!(
-                "stopped: a service was given up (exit code {})",
-                self.result as u8
-            ));
-        }
+        let why = match self.result {
+            Code::Ok => "",
+            _ => ": a service was given up",
+        };
+        say(&match self.exit_code() {
+            0 => "stopped".to_owned(),
+            code => format!("stopped{why} (exit code {code})"),
+        });
         log::finish_messages();
         self.result
+    }
+
+    /// The one service that a box is for, besides jobs and what is the box's own.
+    fn only(&self) -> Option<&Slot> {
+        let is_for = |slot: &&Slot| {
+            let planned = &slot.planned;
+            let is_job = planned.timer.is_some() || planned.service.kind == Kind::Oneshot;
+            let is_part = planned.service.autostart && planned.skip.is_none() && !slot.is_gone();
+            is_part && !is_job && slot.name() != crate::page::SERVICE
+        };
+        let mut all = self.slots.iter().filter(is_for);
+        all.next().filter(|_| all.next().is_none())
+    }
+
+    /// The only service's own, as without us; its end by the signal that was asked for is none.
+    fn exit_code(&self) -> u8 {
+        let own = || {
+            let slot = self.only()?;
+            let ended = slot.machine.last_end?;
+            let stopped = slot.machine.state() == State::Stopped;
+            let as_asked = ended == Ended::Signal(slot.planned.service.stopping.signal)
+                || slot.machine.is_success(ended);
+            // Another one was given up, and it had to go with it.
+            if stopped && (as_asked || self.result != Code::Ok) {
+                return None;
+            }
+            let code = match ended {
+                Ended::Exit(code) => code,
+                Ended::Signal(signal) => 128 + signal,
+            };
+            u8::try_from(code).ok().filter(|code| *code != 0)
+        };
+        own().unwrap_or(self.result as u8)
     }
 
     // --- time
@@ -823,10 +860,16 @@ impl<'a> Supervisor<'a> {
                     self.restart_all();
                 }
                 SIGHUP if self.ending.is_none() => self.reload_on_signal(),
-                SIGHUP | SIGUSR1 | SIGUSR2 => {
-                    say("this signal has no meaning here; `tiffin restart NAME` restarts a service")
-                }
-                signal => self.asked_to_stop(signal),
+                signal @ (SIGINT | SIGQUIT | SIGTERM) => self.asked_to_stop(signal),
+                signal => match self.only().and_then(|slot| slot.main) {
+                    Some(main) => sys::kill(main, signal.cast_signed()),
+                    None if [SIGHUP, SIGUSR1, SIGUSR2].contains(&signal) => {
+                        say(
+                            "this signal has no meaning here; `tiffin restart NAME` restarts a service",
+                        );
+                    }
+                    None => {}
+                },
             }
         }
     }
