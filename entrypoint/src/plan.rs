@@ -342,6 +342,10 @@ fn read_programs(
     );
     let parsed = supervisord::parse(&files, environment).map_err(|e| config(&e))?;
     warnings.extend(parsed.warnings);
+    // Under supervisord's own name log files are written.
+    if unit.is_some() {
+        warnings.extend(parsed.not_applied);
+    }
     let mut programs = parsed.value;
     for (program, unit) in programs.iter_mut().zip(std::iter::repeat(unit)) {
         let Some(unit) = unit else { continue };

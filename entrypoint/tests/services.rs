@@ -139,6 +139,52 @@ fn each_transition_is_told_once() {
 }
 
 #[test]
+fn what_has_no_effect_is_named() {
+    let mut b = TestBox::new();
+    b.unit(
+        "web.service",
+        "[Unit]\nOnFailure=alarm.service\nConditionVirtualization=!container\n[Service]\nExecStart=/bin/sleep 1000\n\
+         PassEnvironment=A\nSendSIGKILL=no\nFinalKillSignal=SIGABRT\nPrivateTmp=yes\nMemoryMax=1G\nStandardOutput=journal\n",
+    );
+    b.unit(
+        "supervisor.service",
+        "[Service]\nExecStart=/usr/bin/supervisord -n -c /etc/supervisord.conf\n",
+    );
+    b.file(
+        "/etc/supervisord.conf",
+        "[supervisord]\nminfds=9\nlogfil=x\n[program:app]\ncommand=/bin/sleep 1000\nstdout_capture_maxbytes=1MB\nstdout_logfile=/srv/app.log\n",
+    );
+    let running = b.start().until(&b, "web ready");
+    let ended = running.stop();
+    let notes: Vec<&str> = ended
+        .err
+        .lines()
+        .filter_map(|line| line.strip_prefix("tiffin: note: "))
+        .filter(|line| !line.contains("capabilit"))
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            "web.service: without effect in a box: OnFailure=, ConditionVirtualization=, PassEnvironment=, SendSIGKILL=, FinalKillSignal=",
+            "/etc/supervisord.conf: [supervisord]: unknown key `logfil`",
+            "/etc/supervisord.conf: [supervisord]: without effect in a box: minfds",
+            "/etc/supervisord.conf: [program:app]: without effect in a box: stdout_capture_maxbytes, stdout_logfile=/srv/app.log (its output goes to the container's log)",
+        ]
+    );
+}
+
+#[test]
+fn an_exit_code_forces_a_restart() {
+    let mut b = TestBox::new();
+    b.script("it", "[ -e ROOT/once ] && exit 5; touch ROOT/once; exit 0");
+    b.unit(
+        "it.service",
+        "[Service]\nExecStart=ROOT/bin/it\nRestart=no\nRestartForceExitStatus=0 6\n",
+    );
+    b.start().end().exits(5).says("restarting in");
+}
+
+#[test]
 fn one_that_is_not_required_leaves_the_box_degraded() {
     let mut b = TestBox::new();
     b.script("mail", "[ -e ROOT/mended ] && exec sleep 1000; exit 3");

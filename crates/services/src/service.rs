@@ -39,6 +39,8 @@ pub struct Service {
     pub start_timeout: Option<Duration>,
     /// `WatchdogSec=`: while it is ready it says `WATCHDOG=1` at least this often.
     pub watchdog: Option<Duration>,
+    /// `Type=notify-reload`: it reloads on this signal, and says `RELOADING=1` and `READY=1`.
+    pub reload_signal: Option<Signal>,
     /// A one-shot that is done counts as active to whom systemctl tells so (RemainAfterExit=).
     pub remains: bool,
     pub order: Order,
@@ -171,6 +173,8 @@ pub struct Restart {
     pub success_signals: Vec<Signal>,
     /// Exit codes after which it is not restarted, whatever `when` says.
     pub prevent_codes: Vec<i32>,
+    /// Exit codes after which it is restarted, whatever `when` says.
+    pub force_codes: Vec<i32>,
     /// At least this long between death and restart, when the file asks for it.
     pub delay: Option<Duration>,
     /// Quick deaths in a row before it is given up; `None` is never.

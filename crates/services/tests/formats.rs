@@ -336,13 +336,107 @@ fn a_program_with_everything() {
     let warnings = parsed.warnings.join("\n");
     for wanted in [
         "unknown key `wrong`",
-        "`result_handler` is Python code",
         "unknown section [strange]",
         "names the program `gone`",
     ] {
         assert!(warnings.contains(wanted), "{warnings}");
     }
-    assert!(parsed.not_applied[0].contains("/srv/own.log"));
+    let not_applied = parsed.not_applied.join("\n");
+    for wanted in ["/srv/own.log", "result_handler (Python code"] {
+        assert!(not_applied.contains(wanted), "{not_applied}");
+    }
+}
+
+#[test]
+fn keys_that_a_service_misses_are_one_warning() {
+    let warnings = |text: &str, drop_in: &str| {
+        let text = format!("[Service]\nExecStart=/x\n{text}");
+        unit("x.service", &[&text, drop_in]).warnings
+    };
+    for (key, harmless) in [
+        ("OnFailure=alarm.service", "OnFailure="),
+        ("SendSIGKILL=no", "SendSIGKILL=true"),
+        ("SendSIGHUP=yes", "SendSIGHUP=no"),
+        ("DynamicUser=yes", "DynamicUser=false"),
+        ("StandardOutput=file:/srv/log", "StandardOutput=journal"),
+        ("StandardInput=socket", "StandardInput=null"),
+        (
+            "ConditionVirtualization=!container",
+            "ConditionVirtualization=",
+        ),
+        ("FinalKillSignal=SIGABRT", "FinalKillSignal=SIGKILL"),
+        ("PassEnvironment=A B", "PassEnvironment="),
+        ("RootDirectory=/srv", "RootDirectory="),
+    ] {
+        let section = match key.starts_with("On") || key.starts_with("Cond") {
+            true => "[Unit]\n",
+            false => "",
+        };
+        let name = key.split('=').next().unwrap();
+        let wanted = format!("without effect in a box: {name}=");
+        assert_eq!(
+            warnings(&format!("{section}{key}\n"), ""),
+            [wanted],
+            "{key}"
+        );
+        let harmless = format!("{section}{harmless}\n");
+        assert_eq!(warnings(&harmless, ""), [""; 0], "{harmless}");
+        let reset = format!("[Service]\n{harmless}");
+        assert_eq!(
+            warnings(&format!("{section}{key}\n"), &reset),
+            [""; 0],
+            "{key}"
+        );
+    }
+    assert_eq!(
+        warnings(
+            "UnsetEnvironment=A\nNonBlocking=1\nMemoryMax=1G\nPrivateTmp=1\n",
+            ""
+        ),
+        ["without effect in a box: UnsetEnvironment=, NonBlocking="]
+    );
+}
+
+#[test]
+fn what_supervisord_would_do_besides_is_named() {
+    let parsed = programs(
+        "[supervisord]\nlogfile=/x\nminfds=9\nlogfil=/x\n[rpcinterface:supervisor]\nx=y\n[rpcinterface:other]\nx=y\n\
+         [group:g]\nprograms=a\nprioriti=1\n[program:a]\ncommand=/a\nstdout_capture_maxbytes=1MB\nstderr_capture_maxbytes=1MB\n\
+         [eventlistener:l]\ncommand=/l\nevents=TICK_60,process_communication_stdout,EVENT\n",
+    )
+    .unwrap();
+    let file = "/etc/supervisor/supervisord.conf";
+    let told = |line: &str| line.replace(file, "F");
+    let warnings: Vec<String> = parsed.warnings.iter().map(|w| told(w)).collect();
+    assert_eq!(
+        warnings,
+        [
+            "F: [supervisord]: unknown key `logfil`",
+            "F: [group:g]: unknown key `prioriti`"
+        ]
+    );
+    let not_applied: Vec<String> = parsed.not_applied.iter().map(|w| told(w)).collect();
+    assert_eq!(
+        not_applied,
+        [
+            "F: [supervisord]: without effect in a box: minfds",
+            "F: [rpcinterface:other] is Python code, and is not called",
+            "F: [program:a]: without effect in a box: stdout_capture_maxbytes, stderr_capture_maxbytes",
+            "F: [eventlistener:l]: without effect in a box: events PROCESS_COMMUNICATION (no output is captured)",
+        ]
+    );
+    for (events, name) in [
+        ("TICK_7", "TICK_7"),
+        ("process_stat", "PROCESS_STAT"),
+        ("EVENTS", "EVENTS"),
+    ] {
+        let text = format!("[eventlistener:l]\ncommand=/l\nevents=TICK_5,{events}\n");
+        let error = programs(&text).unwrap_err().to_string();
+        assert!(
+            error.ends_with(&format!("there is no event {name}")),
+            "{error}"
+        );
+    }
 }
 
 #[test]

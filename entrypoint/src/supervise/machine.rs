@@ -507,7 +507,9 @@ impl Machine {
         let too_early = self.rules.origin == Origin::Program
             && !self.was_ready
             && matches!(self.state, State::Starting(_));
+        let is_among = |codes: &[i32]| matches!(ended, Ended::Exit(code) if codes.contains(&code));
         let wanted = too_early
+            || is_among(&self.rules.restart.force_codes)
             || match self.rules.restart.when {
                 RestartWhen::Never => false,
                 RestartWhen::Always => true,
@@ -515,8 +517,7 @@ impl Machine {
                 RestartWhen::OnFailure => !success,
                 RestartWhen::OnAbnormal => !success && matches!(ended, Ended::Signal(_)),
             };
-        let prevented =
-            matches!(ended, Ended::Exit(code) if self.rules.restart.prevent_codes.contains(&code));
+        let prevented = is_among(&self.rules.restart.prevent_codes);
         self.main = false;
         self.conclude_death(
             &format!("{who} {}", describe(ended)),

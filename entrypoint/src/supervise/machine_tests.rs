@@ -25,6 +25,7 @@ fn rules(kind: Kind, when: RestartWhen) -> Rules {
             success_codes: Vec::new(),
             success_signals: vec![15],
             prevent_codes: vec![42],
+            force_codes: Vec::new(),
             delay: None,
             limit: Some(3),
         },

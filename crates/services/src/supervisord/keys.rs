@@ -48,6 +48,36 @@ const KNOWN: &[&str] = &[
     "serverurl",
 ];
 
+/// Event types of supervisord: those of which there are several kinds, with these.
+const EVENTS: &[(&str, &[&str])] = &[
+    ("EVENT", &[]),
+    (
+        "PROCESS_STATE",
+        &[
+            "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "STOPPED", "FATAL", "UNKNOWN",
+        ],
+    ),
+    ("PROCESS_LOG", &["STDOUT", "STDERR"]),
+    (NEVER_SENT, &["STDOUT", "STDERR"]),
+    ("PROCESS_GROUP", &["ADDED", "REMOVED"]),
+    ("REMOTE_COMMUNICATION", &[]),
+    ("SUPERVISOR_STATE_CHANGE", &["RUNNING", "STOPPING"]),
+    ("TICK", &["5", "60", "3600"]),
+];
+
+const NEVER_SENT: &str = "PROCESS_COMMUNICATION";
+
+fn is_event(name: &str) -> bool {
+    EVENTS.iter().any(|(family, kinds)| {
+        name.strip_prefix(family).is_some_and(|rest| {
+            rest.is_empty()
+                || rest
+                    .strip_prefix('_')
+                    .is_some_and(|kind| kinds.contains(&kind))
+        })
+    })
+}
+
 const LISTENER_KEYS: &[&str] = &["events", "buffer_size", "result_handler"];
 const SOCKET_KEYS: &[&str] = &["socket", "socket_owner", "socket_mode", "socket_backlog"];
 
@@ -142,6 +172,9 @@ impl Reader<'_> {
         if events.is_empty() {
             return Err(self.error("events", "it is missing, so it would never hear anything"));
         }
+        if let Some(unknown) = events.iter().find(|event| !is_event(event)) {
+            return Err(self.error("events", format!("there is no event {unknown}")));
+        }
         let buffer_size = self.number::<usize>("buffer_size", 10)?.clamp(1, 1000);
         Ok(Some(Listener {
             events,
@@ -181,14 +214,14 @@ impl Reader<'_> {
     }
 
     pub(super) fn report_keys(&self, warnings: &mut Vec<String>, not_applied: &mut Vec<String>) {
+        let mut missed = Vec::new();
         for (key, value) in &self.section.options {
             let key = key.as_str();
             if NOT_APPLIED.contains(&key) {
-                not_applied.push(format!("[{}] {key}", self.section.name));
+                missed.push(key.to_owned());
             } else if key.ends_with("_logfile") && !relayed(value) {
-                not_applied.push(format!(
-                    "[{}] {key}={value}: its output goes to the container's log",
-                    self.section.name
+                missed.push(format!(
+                    "{key}={value} (its output goes to the container's log)"
                 ));
             } else if ![KNOWN, LOG_KEYS, self.sort.own_keys()]
                 .iter()
@@ -196,11 +229,17 @@ impl Reader<'_> {
             {
                 warnings.push(format!("{}: unknown key `{key}`", self.place));
             } else if key == "result_handler" {
-                warnings.push(format!(
-                    "{}: `{key}` is Python code and is not called; a result is OK or FAIL",
-                    self.place
-                ));
+                missed.push(format!("{key} (Python code; a result is OK or FAIL)"));
+            } else if key == "events" && value.to_ascii_uppercase().contains(NEVER_SENT) {
+                missed.push(format!("{key} {NEVER_SENT} (no output is captured)"));
             }
+        }
+        if !missed.is_empty() {
+            not_applied.push(format!(
+                "{}: without effect in a box: {}",
+                self.place,
+                missed.join(", ")
+            ));
         }
     }
 }

@@ -87,7 +87,7 @@ pub fn parse(
     let mut services: Vec<Service> = Vec::new();
     for (file, section) in &sections {
         let Some((sort, program)) = Sort::of(&section.name) else {
-            report_section(file, section, &mut warnings);
+            report_section(file, section, &mut warnings, &mut not_applied);
             continue;
         };
         let group = groups
@@ -129,15 +129,66 @@ pub fn parse(
     })
 }
 
-fn report_section(file: &File<'_>, section: &Section, warnings: &mut Vec<String>) {
-    let kind = section.name.split(':').next().unwrap_or_default();
-    match kind {
-        // The box's own supervisor takes their place.
-        "supervisord" | "supervisorctl" | "unix_http_server" | "inet_http_server"
-        | "rpcinterface" | "include" | "group" | "ctlplugin" => {}
-        _ => warnings.push(format!("{}: unknown section [{}]", file.path, section.name)),
+fn report_section(
+    file: &File<'_>,
+    section: &Section,
+    warnings: &mut Vec<String>,
+    not_applied: &mut Vec<String>,
+) {
+    let (kind, name) = section.name.split_once(':').unwrap_or((&section.name, ""));
+    let place = || format!("{}: [{}]", file.path, section.name);
+    let Some((_, known, limits)) = SECTIONS.iter().find(|(known, ..)| *known == kind) else {
+        warnings.push(format!("{}: unknown section [{}]", file.path, section.name));
+        return;
+    };
+    if kind == "rpcinterface" && name != "supervisor" {
+        not_applied.push(format!("{} is Python code, and is not called", place()));
+    }
+    for (key, _) in &section.options {
+        if limits.contains(&key.as_str()) {
+            not_applied.push(format!("{}: without effect in a box: {key}", place()));
+        } else if !known.is_empty() && !known.contains(&key.as_str()) {
+            warnings.push(format!("{}: unknown key `{key}`", place()));
+        }
     }
 }
+
+/// Other sections: the keys that are known, all when there are none, and those whose effect
+/// programs miss here. The box's own supervisor takes the daemon's place, and its log the log's.
+const SECTIONS: &[(&str, &[&str], &[&str])] = &[
+    (
+        "supervisord",
+        &[
+            "childlogdir",
+            "directory",
+            "environment",
+            "identifier",
+            "logfile",
+            "logfile_backups",
+            "logfile_maxbytes",
+            "loglevel",
+            "nocleanup",
+            "nodaemon",
+            "pidfile",
+            "silent",
+            "strip_ansi",
+            "umask",
+            "user",
+        ],
+        &["minfds", "minprocs"],
+    ),
+    (
+        "unix_http_server",
+        &["file", "chmod", "chown", "username", "password"],
+        &[],
+    ),
+    ("inet_http_server", &["port", "username", "password"], &[]),
+    ("group", &["programs", "priority"], &[]),
+    ("include", &["files"], &[]),
+    ("rpcinterface", &[], &[]),
+    ("supervisorctl", &[], &[]),
+    ("ctlplugin", &[], &[]),
+];
 
 /// What [supervisord] gives to every program.
 #[derive(Default)]
@@ -461,6 +512,7 @@ impl Reader<'_> {
             start_timeout: Some(Duration::from_secs(90)),
             privileges: crate::Privileges::default(),
             watchdog: None,
+            reload_signal: None,
             remains: false,
             order: Order::default(),
             program: Some(Box::new(program)),
@@ -500,6 +552,7 @@ impl Reader<'_> {
             success_codes,
             success_signals: Vec::new(),
             prevent_codes: Vec::new(),
+            force_codes: Vec::new(),
             delay: None,
             // startretries counts what comes after the first attempt.
             limit: Some(self.number::<u32>("startretries", 3)?.saturating_add(1)),

@@ -1,35 +1,89 @@
 //! Keys of units that are known and do nothing here.
 
-/// Understood, without effect in a box: the container is the sandbox, or nobody is there
-/// to use it. Prefixes, so that a newer key of the same family is not reported as a typo.
+use crate::text::boolean;
+
+/// Without effect in a box, and the service would behave otherwise with it: named at each start.
+/// Prefixes, and the value that changes nothing.
+const MISSED: &[(&str, &str)] = &[
+    ("Assert", ""),
+    ("Condition", ""),
+    ("ConfigurationDirectory", ""),
+    ("DynamicUser", "no"),
+    ("ExitType", "main"),
+    ("FailureAction", "none"),
+    ("FinalKillSignal", "SIGKILL"),
+    ("GuessMainPID", "yes"),
+    ("ImportCredential", ""),
+    ("JobTimeout", "infinity"),
+    ("LimitRTTIME", "infinity"),
+    ("LoadCredential", ""),
+    ("NonBlocking", "no"),
+    ("OnFailure", ""),
+    ("OnSuccess", ""),
+    ("PAMName", ""),
+    ("PassEnvironment", ""),
+    ("Requisite", ""),
+    ("RestartKillSignal", ""),
+    ("RestartMaxDelaySec", ""),
+    ("RestartSteps", ""),
+    ("Root", ""),
+    ("RuntimeMaxSec", "infinity"),
+    ("SendSIGHUP", "no"),
+    ("SendSIGKILL", "yes"),
+    ("SetCredential", ""),
+    ("Sockets", ""),
+    ("StandardInputData", ""),
+    ("StandardInputText", ""),
+    ("StartLimitAction", "none"),
+    ("StopPropagatedFrom", ""),
+    ("SuccessAction", "none"),
+    ("TimeoutAbort", ""),
+    ("TimeoutStartFailureMode", "terminate"),
+    ("TimeoutStopFailureMode", "terminate"),
+    ("UnsetEnvironment", ""),
+    ("Upholds", ""),
+    ("WatchdogSignal", "SIGABRT"),
+];
+
+/// Whether the service would behave otherwise with this assignment.
+pub(super) fn is_missed(key: &str, value: &str) -> bool {
+    // A file or a socket in the place of the container's log.
+    if key.starts_with("Standard") && (value.contains(':') || value == "socket") {
+        return true;
+    }
+    let found = MISSED.iter().find(|(prefix, _)| key.starts_with(prefix));
+    let is_default = |default: &str| {
+        value == default || (boolean(value).is_some() && boolean(value) == boolean(default))
+    };
+    !value.is_empty() && found.is_some_and(|(_, default)| !is_default(default))
+}
+
+/// It is such a key, whatever its value.
+pub(super) fn is_known(key: &str) -> bool {
+    MISSED.iter().any(|(prefix, _)| key.starts_with(prefix))
+}
+
+/// Understood, without effect in a box: the container is the sandbox and has the limits, its log is
+/// the log, and no manager is there to be told. Prefixes, so that a newer key of the same family is
+/// not reported as a typo.
 pub(super) const NOT_APPLIED: &[&str] = &[
     "AppArmorProfile",
-    "AssertPath",
     "Bind",
     "BlockIO",
     "CPU",
     "Capabilit",
-    "Condition",
-    "ConfigurationDirectory",
     "Coredump",
     "DefaultDependencies",
     "DeviceAllow",
     "DevicePolicy",
     "Delegate",
-    "DynamicUser",
     "ExecPaths",
-    "FailureAction",
     "FileDescriptorStoreMax",
-    "FinalKillSignal",
-    "GuessMainPID",
     "IO",
     "IP",
     "IgnoreSIGPIPE",
     "InaccessiblePaths",
-    "JobTimeout",
     "KeyringMode",
-    "LimitRTTIME",
-    "LoadCredential",
     "LockPersonality",
     "LogRateLimit",
     "Memory",
@@ -37,14 +91,9 @@ pub(super) const NOT_APPLIED: &[&str] = &[
     "NUMA",
     "NetworkNamespacePath",
     "NoExecPaths",
-    "NonBlocking",
     "NotifyAccess",
     "OOMPolicy",
-    "OnFailure",
-    "OnSuccess",
     "OwnUser",
-    "PAMName",
-    "PassEnvironment",
     "Personality",
     "Private",
     "ProcSubset",
@@ -53,30 +102,20 @@ pub(super) const NOT_APPLIED: &[&str] = &[
     "ReadWrite",
     "RefuseManual",
     "RemoveIPC",
-    "ReloadSignal",
-    "RestartForceExitStatus",
     "Restrict",
-    "Root",
     "SELinuxContext",
     "SecureBits",
-    "SendSIG",
     "Slice",
     "SmackProcessLabel",
-    "Sockets",
     "Standard",
-    "StartLimitAction",
-    "SuccessAction",
     "Syslog",
     "SystemCall",
     "TTY",
     "Tasks",
     "TemporaryFileSystem",
-    "TimeoutAbort",
     "TimerSlack",
-    "UnsetEnvironment",
     "UtmpIdentifier",
     "UtmpMode",
-    "WatchdogSignal",
     "X-",
 ];
 
@@ -86,16 +125,12 @@ pub(super) const INFORMATION: &[&str] = &[
     "SourcePath",
     "Conflicts",
     "RequiresMountsFor",
-    "RequisiteOf",
-    "Requisite",
     "StopWhenUnneeded",
     "IgnoreOnIsolate",
     "AllowIsolate",
     "PropagatesReloadTo",
     "ReloadPropagatedFrom",
     "BusName",
-    "StopPropagatedFrom",
-    "Upholds",
     "CollectMode",
     "JoinsNamespaceOf",
 ];

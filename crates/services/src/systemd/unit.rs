@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::keys::{INFORMATION, NOT_APPLIED};
+use super::keys::{INFORMATION, NOT_APPLIED, is_known, is_missed};
 use super::limits::{self, LIMITS};
 use super::lines::{self, Assignment};
 use super::{capabilities, time, words};
 use crate::text::{boolean, octal};
 use crate::{
     Command, Commands, Condition, EnvironmentFile, Error, Identity, Kind, ManagedDirectory, Order,
-    Origin, Parsed, Privileges, Restart, RestartWhen, Service, StopScope, Stopping,
+    Origin, Parsed, Privileges, Restart, RestartWhen, Service, Signal, StopScope, Stopping,
     WorkingDirectory, signal_number,
 };
 
@@ -55,6 +55,9 @@ struct Reader<'a> {
     modes: Vec<(DirectoryKind, u32)>,
     warnings: Vec<String>,
     not_applied: Vec<String>,
+    /// Keys whose effect a service misses here.
+    missed: Vec<String>,
+    reload_signal: Signal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +134,7 @@ impl<'a> Reader<'a> {
                     // systemd.service(5): clean exit signals.
                     success_signals: vec![1, 2, 13, 15],
                     prevent_codes: Vec::new(),
+                    force_codes: Vec::new(),
                     delay: None,
                     limit: Some(5),
                 },
@@ -141,6 +145,7 @@ impl<'a> Reader<'a> {
                 },
                 start_timeout: None,
                 watchdog: None,
+                reload_signal: None,
                 remains: false,
                 order: Order::default(),
                 program: None,
@@ -153,6 +158,9 @@ impl<'a> Reader<'a> {
             modes: Vec::new(),
             warnings: Vec::new(),
             not_applied: Vec::new(),
+            missed: Vec::new(),
+            // SIGHUP
+            reload_signal: 1,
         }
     }
 
@@ -229,7 +237,7 @@ impl<'a> Reader<'a> {
             "StartLimitIntervalSec" | "StartLimitInterval" | "StartLimitBurst" => {
                 self.start_limit(key, value)
             }
-            _ => self.other(key),
+            _ => self.other(key, value),
         }
     }
 
@@ -359,8 +367,9 @@ impl<'a> Reader<'a> {
                 Some(delay) => self.service.restart.delay = delay,
                 None => self.unreadable(key, value, "a time span"),
             },
-            "SuccessExitStatus" => self.exit_status(key, value, true),
-            "RestartPreventExitStatus" => self.exit_status(key, value, false),
+            "SuccessExitStatus" | "RestartPreventExitStatus" | "RestartForceExitStatus" => {
+                self.exit_status(key, value);
+            }
             "TimeoutSec" => {
                 self.stop_timeout(key, value);
                 self.start_timeout_(key, value);
@@ -381,6 +390,10 @@ impl<'a> Reader<'a> {
             },
             "KillSignal" => match signal_number(value) {
                 Some(signal) => self.service.stopping.signal = signal,
+                None => self.unreadable(key, value, "a signal"),
+            },
+            "ReloadSignal" => match signal_number(value) {
+                Some(signal) => self.reload_signal = signal,
                 None => self.unreadable(key, value, "a signal"),
             },
             // Every service may write as whom it likes, and a finished one-shot counts as
@@ -412,13 +425,17 @@ impl<'a> Reader<'a> {
                 None => self.unreadable(key, value, "yes or no"),
             },
             "RuntimeDirectoryPreserve" => {}
-            _ => self.other(key),
+            _ => self.other(key, value),
         }
         Ok(())
     }
 
-    fn other(&mut self, key: &str) {
-        if INFORMATION.contains(&key) {
+    fn other(&mut self, key: &str, value: &str) {
+        // A drop-in may take back what the file says.
+        self.missed.retain(|known| known != key);
+        if is_missed(key, value) {
+            self.missed.push(key.to_owned());
+        } else if INFORMATION.contains(&key) || is_known(key) {
         } else if NOT_APPLIED.iter().any(|prefix| key.starts_with(prefix)) {
             if !self.not_applied.iter().any(|k| k == key) {
                 self.not_applied.push(key.to_owned());
@@ -437,7 +454,7 @@ impl<'a> Reader<'a> {
             .iter()
             .find(|(name, _)| name.to_ascii_uppercase() == limit)
         else {
-            return self.other(key);
+            return self.other(key, value);
         };
         match limits::limit(name, value) {
             Some(limit) => {
@@ -461,14 +478,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn exit_status(&mut self, key: &str, value: &str, success: bool) {
+    fn exit_status(&mut self, key: &str, value: &str) {
+        let success = key == "SuccessExitStatus";
         for word in self.words(key, value) {
             let restart = &mut self.service.restart;
             if let Ok(code) = word.parse::<i32>() {
-                if success {
-                    restart.success_codes.push(code);
-                } else {
-                    restart.prevent_codes.push(code);
+                match key {
+                    "SuccessExitStatus" => restart.success_codes.push(code),
+                    "RestartForceExitStatus" => restart.force_codes.push(code),
+                    _ => restart.prevent_codes.push(code),
                 }
             } else if let Some(signal) = signal_number(&word).filter(|_| success) {
                 restart.success_signals.push(signal);
@@ -614,11 +632,7 @@ impl<'a> Reader<'a> {
         let (kind, odd) = match type_ {
             "simple" | "exec" | "idle" => (Kind::Simple { settle }, None),
             "forking" => (Kind::Forking { pid_file }, None),
-            "notify" => (Kind::Notify, None),
-            "notify-reload" => (
-                Kind::Notify,
-                Some("Type=notify-reload is treated as notify"),
-            ),
+            "notify" | "notify-reload" => (Kind::Notify, None),
             "oneshot" => (Kind::Oneshot, None),
             "dbus" => (
                 Kind::Simple { settle },
@@ -639,6 +653,7 @@ impl<'a> Reader<'a> {
             ));
         }
         self.service.kind = kind;
+        self.service.reload_signal = (type_ == "notify-reload").then_some(self.reload_signal);
         if let Some(odd) = odd {
             self.warn(odd.to_owned());
         }
@@ -673,6 +688,10 @@ impl<'a> Reader<'a> {
                     variable: kind.variable(),
                 });
             }
+        }
+        if !self.missed.is_empty() {
+            let keys = self.missed.join("=, ");
+            self.warn(format!("without effect in a box: {keys}="));
         }
         Ok(Parsed {
             value: self.service,
