@@ -105,6 +105,88 @@ fn from_files(b: &mut TestBox, text: &str) {
     }
 }
 
+/// Says RELOADING=1 on SIGHUP, and READY=1 when `/go` is there.
+const RENEWS: &str = "\
+import os, signal, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+say = lambda text: s.sendto(text, os.environ['NOTIFY_SOCKET'])
+def renew(*_):
+    say(b'RELOADING=1\\nMONOTONIC_USEC=%d' % (time.monotonic_ns() // 1000))
+    while not os.path.exists('ROOT/go'): time.sleep(0.01)
+    os.unlink('ROOT/go')
+    open('ROOT/done', 'a').write('done\\n')
+    say(b'READY=1\\nSTATUS=renewed')
+signal.signal(signal.SIGHUP, renew)
+say(b'READY=1')
+while True: time.sleep(1000)
+";
+
+#[test]
+fn who_says_that_it_reloads_is_waited_for() {
+    for keys in [
+        "Type=notify\nExecReload=/bin/kill -HUP $MAINPID\n",
+        "Type=notify\n",
+        "Type=notify-reload\n",
+    ] {
+        let mut b = TestBox::new();
+        b.file("/renews.py", RENEWS);
+        b.unit(
+            "app.service",
+            &format!("[Service]\nExecStart=/usr/bin/python3 ROOT/renews.py\n{keys}"),
+        );
+        let running = b.start().until(&b, "app ready");
+        let reload = b.spawn(&["reload", "app"]);
+        common::wait("reloading", || {
+            let out = b.run(&["status"]).out;
+            out.lines()
+                .any(|line| line.starts_with("app") && line.ends_with("  reloading"))
+                .then_some(())
+        });
+        b.run(&["reload", "app"])
+            .exits(1)
+            .says("it is reloading already");
+        assert!(!b.path("/done").exists(), "{keys}");
+        b.file("/go", "");
+        common::Ended::of(reload.wait_with_output().unwrap()).exits(0);
+        assert_eq!(b.wait_for("/done"), "done\n", "{keys}");
+        let out = b.run(&["status"]).out;
+        assert!(
+            out.contains("  renewed") && !out.contains("reloading"),
+            "{out}"
+        );
+        running.stop().exits(0).says("app is reloaded");
+    }
+}
+
+#[test]
+fn a_reload_that_never_ends_is_refused_in_time() {
+    let mut b = TestBox::new();
+    b.file("/renews.py", RENEWS);
+    b.unit(
+        "app.service",
+        "[Service]\nType=notify-reload\nTimeoutStartSec=600ms\nExecStart=/usr/bin/python3 ROOT/renews.py\n",
+    );
+    // One that says nothing about it is done when it was told.
+    b.file(
+        "/quiet.py",
+        "import os,signal,socket,time\nsignal.signal(signal.SIGHUP, lambda *_: open('ROOT/hup','a').write('x\\n'))\n\
+         socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM).sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n\
+         while True: time.sleep(1000)\n",
+    );
+    b.unit(
+        "quiet.service",
+        "[Service]\nType=notify\nExecStart=/usr/bin/python3 ROOT/quiet.py\n",
+    );
+    let running = b.start().until(&b, "app ready").until(&b, "quiet ready");
+    b.run(&["reload", "app"])
+        .exits(1)
+        .says("cannot reload app: it did not say READY=1 in time");
+    b.wait_status("app ready");
+    b.run(&["reload", "quiet"]).exits(0);
+    assert_eq!(b.wait_for("/hup"), "x\n");
+    running.stop().exits(0);
+}
+
 #[test]
 fn only_services_whose_files_changed_are_touched_and_as_their_handler_says() {
     let b = a_box();

@@ -273,8 +273,12 @@ impl Supervisor<'_> {
                 Goal::Up => states().all(State::is_up),
                 Goal::Over => states().all(State::is_over),
                 Goal::Settled => {
-                    slots().all(|slot| slot.pending.is_none() && slot.reloading.is_none())
-                        && states().all(|s| s.is_up() || s.is_over())
+                    let rests = |slot: &Slot| {
+                        slot.pending.is_none()
+                            && slot.reloading.is_none()
+                            && slot.renewing.is_none()
+                    };
+                    slots().all(rests) && states().all(|s| s.is_up() || s.is_over())
                 }
             };
             let reload_failed = slots()
@@ -342,6 +346,12 @@ impl Supervisor<'_> {
             }
             _ => slot.status.clone(),
         };
+        if slot.renewing.is_some_and(|renewing| renewing.said) {
+            note = match note.as_str() {
+                "" => "reloading".to_owned(),
+                status => format!("reloading; {status}"),
+            };
+        }
         let rests = slot.planned.timer.is_some() && slot.machine.state().is_over();
         if let Some(next) = slot.timed.next().filter(|_| rests) {
             if !note.is_empty() {

@@ -454,6 +454,7 @@ impl<'a> Supervisor<'a> {
                     slot.clearing.map(|c| c.again),
                     slot.finding.map(|(at, _)| at),
                     slot.reloading.map(|(_, until)| until),
+                    slot.renewing.map(|renewing| renewing.until),
                     slot.watch_deadline(),
                 ]
             })
@@ -636,6 +637,9 @@ impl<'a> Supervisor<'a> {
         let from = self.slots[at].machine.state();
         self.take(at, event);
         let to = self.slots[at].machine.state();
+        if to != State::Ready {
+            self.slots[at].renewing = None;
+        }
         if from.name() != to.name() && !self.alone {
             self.note_transition(at, from, to);
         }

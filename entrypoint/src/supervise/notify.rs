@@ -10,6 +10,7 @@ pub const LONGEST: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     Ready,
+    Reloading,
     Status(String),
     Stopping,
     Alive,
@@ -24,6 +25,7 @@ pub fn read(message: &[u8]) -> Vec<Said> {
     let said = |line: &str| {
         Some(match line.split_once('=')? {
             ("READY", "1") => Said::Ready,
+            ("RELOADING", "1") => Said::Reloading,
             // It is shown on terminals.
             ("STATUS", status) => {
                 let visible = status.chars().filter(|c| !c.is_control());
@@ -45,8 +47,9 @@ mod tests {
 
     #[test]
     fn a_message_is_read_line_by_line() {
-        let message = b"READY=1\nSTATUS=up \x1b[31mred\nMAINPID=42\nX=1\nWATCHDOG=1\nWATCHDOG=trigger\nSTOPPING=1";
+        let message = b"RELOADING=1\nREADY=1\nSTATUS=up \x1b[31mred\nMAINPID=42\nX=1\nWATCHDOG=1\nWATCHDOG=trigger\nSTOPPING=1";
         let wanted = [
+            Said::Reloading,
             Said::Ready,
             Said::Status("up [31mred".to_owned()),
             Said::Main(42),
@@ -56,7 +59,7 @@ mod tests {
         ];
         assert_eq!(read(message), wanted);
         for nonsense in [
-            &b"READY=2\nREADY\n=1\nWATCHDOG=\nSTOPPING=0"[..],
+            &b"READY=2\nRELOADING=0\nREADY\n=1\nWATCHDOG=\nSTOPPING=0"[..],
             b"MAINPID=1\nMAINPID=0\nMAINPID=-5\nMAINPID=99999999999\nMAINPID=x",
             b"\xff\x00",
             b"",

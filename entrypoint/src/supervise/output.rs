@@ -229,7 +229,11 @@ impl Supervisor<'_> {
         {
             for said in notify::read(&buffer[..count]) {
                 match said {
-                    Said::Ready => self.handle(at, Event::Notified),
+                    Said::Ready => {
+                        self.is_renewed(at);
+                        self.handle(at, Event::Notified);
+                    }
+                    Said::Reloading => self.renews(at),
                     Said::Status(status) => self.slots[at].status = status,
                     Said::Stopping => "stopping".clone_into(&mut self.slots[at].status),
                     Said::Alive => self.slots[at].lives(),

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use contract::{Contract, HandlerAction, Variables};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use services::Service;
+use services::{Kind, Service};
 
 use super::clients::{Goal, answer};
 use super::machine::{Event, Phase, Rules, State};
-use super::slot::Slot;
+use super::slot::{Renewing, Slot};
 use super::{KIND, NOTIFY, Role, Supervisor};
 use crate::certificates::{self, InUse};
 use crate::control::Reply;
@@ -29,6 +29,8 @@ use crate::{ca_bundle, render as files, start};
 
 /// For a reload command whose unit sets no limit.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// What a Type=notify service that was told to reload has to say `RELOADING=1`: most never do.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the box was started with, or last reloaded.
 pub struct Loaded<'a> {
@@ -494,17 +496,24 @@ impl<'a> Supervisor<'a> {
                 slot.machine.state().name()
             ));
         }
-        if slot.reloading.is_some() {
+        if slot.reloading.is_some() || slot.renewing.is_some() {
             return Err("it is reloading already".to_owned());
+        }
+        self.slots[at].reload_failed = None;
+        let slot = &self.slots[at];
+        if let (Some(signal), Some(main)) = (slot.planned.service.reload_signal, slot.main) {
+            sys::kill(main, signal);
+            self.renews(at);
+            return Ok(());
         }
         if !slot.planned.service.commands.reload.is_empty() {
             let limit = slot.planned.service.start_timeout.unwrap_or(RELOAD_TIMEOUT);
-            self.slots[at].reload_failed = None;
             return self.reload_step(at, 0, Instant::now() + limit);
         }
         match slot.main {
             Some(main) if sys::catches_hangup(main) => {
                 sys::kill(main, 1);
+                self.may_renew(at);
                 Ok(())
             }
             _ => Err("it has no ExecReload= and does not handle SIGHUP: restart it".to_owned()),
@@ -540,7 +549,41 @@ impl<'a> Supervisor<'a> {
                 self.slots[at].reload_failed = Some(reason);
             }
         } else {
-            say(&format!("{} is reloaded", self.slots[at].name()));
+            self.may_renew(at);
+            if self.slots[at].renewing.is_none() {
+                say(&format!("{} is reloaded", self.slots[at].name()));
+            }
+        }
+    }
+
+    /// It was told to reload, and may say `RELOADING=1`.
+    fn may_renew(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        if slot.planned.service.kind == Kind::Notify && slot.renewing.is_none() {
+            slot.renewing = Some(Renewing {
+                said: false,
+                until: Instant::now() + PATIENCE,
+            });
+        }
+    }
+
+    /// `RELOADING=1`
+    pub(super) fn renews(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        if slot.machine.state() == State::Ready {
+            let limit = slot.planned.service.start_timeout.unwrap_or(RELOAD_TIMEOUT);
+            slot.renewing = Some(Renewing {
+                said: true,
+                until: Instant::now() + limit,
+            });
+        }
+    }
+
+    /// `READY=1` after it, or nothing was to be said.
+    pub(super) fn is_renewed(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        if slot.renewing.take().is_some() {
+            say(&format!("{} is reloaded", slot.name()));
         }
     }
 
@@ -552,6 +595,20 @@ impl<'a> Supervisor<'a> {
             {
                 sys::kill(*pid, 9);
                 *until = now + RELOAD_TIMEOUT;
+            }
+        }
+        for at in 0..self.slots.len() {
+            let slot = &mut self.slots[at];
+            let Some(renewing) = slot.renewing.filter(|renewing| renewing.until <= now) else {
+                continue;
+            };
+            if renewing.said {
+                slot.renewing = None;
+                let reason = "it did not say READY=1 in time".to_owned();
+                say(&format!("{}: {reason}", slot.name()));
+                slot.reload_failed = Some(reason);
+            } else {
+                self.is_renewed(at);
             }
         }
     }

@@ -56,6 +56,8 @@ pub struct Slot {
     /// The ExecReload= that runs, and until when.
     pub reloading: Option<(Pid, Instant)>,
     pub reload_failed: Option<String>,
+    /// It reads its files again, and when that has taken too long.
+    pub renewing: Option<Renewing>,
     /// A reload took it out of the box; it keeps its place, which others are counted by.
     pub gone: bool,
 }
@@ -90,6 +92,13 @@ pub struct Process {
     /// Our end of its standard input, and what it has not taken yet.
     pub input: Option<OwnedFd>,
     pub unread: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Renewing {
+    /// It has said so, or is one that does: `READY=1` is to come.
+    pub said: bool,
+    pub until: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +150,7 @@ impl Slot {
             pending: None,
             reloading: None,
             reload_failed: None,
+            renewing: None,
             gone: false,
             planned,
         })
