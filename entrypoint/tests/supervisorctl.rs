@@ -303,6 +303,52 @@ fn the_upstream_client_works_unchanged() {
 }
 
 #[test]
+fn the_upstream_client_works_over_tcp_with_a_password() {
+    let Some(tools) = tools() else { return };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let mut b = TestBox::new();
+    b.unit(
+        "supervisor.service",
+        "[Service]\nExecStart=/usr/bin/supervisord -n -c /etc/supervisord.conf\n",
+    );
+    // The password is `secret`, as `{SHA}` has it.
+    b.file(
+        "/etc/supervisord.conf",
+        &format!(
+            "[inet_http_server]\nport={address}\nusername=operator\npassword={{SHA}}e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4\n\
+             [supervisord]\n[program:web]\ncommand=/bin/sleep 1000\nstartsecs=0\n"
+        ),
+    );
+    let running = b.start().until(&b, "web ready");
+    let client = |password: &str, words: &[&str]| {
+        let output = Command::new(tools.join("bin/supervisorctl"))
+            .args(["-s", &format!("http://{address}"), "-u", "operator"])
+            .args(["-p", password])
+            .args(words)
+            .stdin(Stdio::null())
+            .output();
+        Ended::of(output.unwrap())
+    };
+    client("secret", &["status"])
+        .exits(0)
+        .says("RUNNING   pid ");
+    client("secret", &["stop", "web"])
+        .exits(0)
+        .says("web: stopped");
+    b.wait_status("web stopped");
+    for wrong in ["Secret", "", "e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4"] {
+        client(wrong, &["start", "web"]).says("Server requires authentication");
+    }
+    b.wait_status("web stopped");
+    client("secret", &["start", "web"])
+        .exits(0)
+        .says("web: started");
+    running.stop().exits(0);
+}
+
+#[test]
 fn ansibles_module_works_unchanged() {
     let Some(tools) = tools() else { return };
     let b = supervised();

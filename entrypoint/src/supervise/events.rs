@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
+use super::rpc::Groups;
 use crate::log::{debug, say};
 use crate::supervisord::words::{ProcessState, unix_time};
 
@@ -214,6 +215,29 @@ impl Supervisor<'_> {
             from.name()
         );
         self.notify(&format!("PROCESS_STATE_{}", to.name()), payload.as_bytes());
+    }
+
+    /// Groups that came and went since.
+    pub(super) fn groups_changed(&mut self, before: &Groups) {
+        let now = self.groups();
+        for (these, those, what) in [
+            (before, &now, "PROCESS_GROUP_REMOVED"),
+            (&now, before, "PROCESS_GROUP_ADDED"),
+        ] {
+            for name in these.keys().filter(|name| !those.contains_key(*name)) {
+                self.notify(what, format!("groupname:{name}\n").as_bytes());
+            }
+        }
+    }
+
+    pub(super) fn supervisor_runs(&mut self) {
+        self.notify("SUPERVISOR_STATE_CHANGE_RUNNING", b"");
+    }
+
+    /// Sent at once: its listeners are about to be stopped.
+    pub(super) fn supervisor_stops(&mut self) {
+        self.notify("SUPERVISOR_STATE_CHANGE_STOPPING", b"");
+        self.send_events();
     }
 
     pub(super) fn remote_event(&mut self, kind: &str, data: &str) {

@@ -59,6 +59,7 @@ use crate::log::{self, Queue, fail, say, shown, warn};
 use crate::plan::Plan;
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
+use crate::supervisord::words::ProcessState;
 use crate::sys::{self, Ended};
 use crate::upgrade::Upgrade;
 use crate::volume::State as Memory;
@@ -309,6 +310,8 @@ impl<'a> Supervisor<'a> {
             }
         }
         self.follow_certificates();
+        self.groups_changed(&rpc::Groups::new());
+        self.supervisor_runs();
         let mut events = Vec::with_capacity(64);
         loop {
             self.timers();
@@ -615,6 +618,7 @@ impl<'a> Supervisor<'a> {
         self.draining = None;
         if self.ending.is_none() {
             self.ending = Some(Instant::now() + self.stop_timeout);
+            self.supervisor_stops();
         }
     }
 
@@ -706,9 +710,14 @@ impl<'a> Supervisor<'a> {
     fn take(&mut self, at: usize, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            let before = self.slots[at].machine.process_state();
-            let actions = self.slots[at].machine.handle(&event, Instant::now());
-            let after = self.slots[at].machine.process_state();
+            let machine = &mut self.slots[at].machine;
+            let before = match machine.state() {
+                // It has its turn now, and was not started before.
+                State::Waiting if event == Event::Start => ProcessState::Stopped,
+                _ => machine.process_state(),
+            };
+            let actions = machine.handle(&event, Instant::now());
+            let after = machine.process_state();
             if before != after {
                 self.state_changed(at, before, after);
             }

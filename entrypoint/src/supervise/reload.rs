@@ -340,6 +340,7 @@ impl<'a> Supervisor<'a> {
             .iter()
             .map(|p| p.service.name.clone())
             .collect();
+        let groups = self.groups();
         let mut places = BTreeMap::new();
         let mut needs = BTreeMap::new();
         for new in prepared.planned {
@@ -368,6 +369,7 @@ impl<'a> Supervisor<'a> {
                 slot.planned.needs.clear();
             }
         }
+        self.groups_changed(&groups);
         if let Some(loaded) = &mut self.loaded {
             loaded.variables = prepared.variables;
             loaded.secrets = prepared.secrets;

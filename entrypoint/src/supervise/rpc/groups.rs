@@ -129,13 +129,15 @@ impl Supervisor<'_> {
         if wanted.is_empty() {
             return Err(Code::BadName.about(name));
         }
-        if self.groups().contains_key(name) {
+        let before = self.groups();
+        if before.contains_key(name) {
             return Err(Code::AlreadyAdded.about(name));
         }
         for item in wanted {
             self.add_process(item)
                 .map_err(|reason| Code::Failed.about(&reason))?;
         }
+        self.groups_changed(&before);
         self.say_remote(&format!("{name} is added"));
         Ok(true.into())
     }
@@ -175,12 +177,14 @@ impl Supervisor<'_> {
         }
         // What the configuration offers is known before one of it is gone.
         self.offered();
+        let before = self.groups();
         for at in members {
             self.slots[at].process.removed = true;
             for slot in &mut self.slots {
                 slot.planned.needs.retain(|need| *need != at);
             }
         }
+        self.groups_changed(&before);
         self.say_remote(&format!("{name} is removed"));
         Ok(true.into())
     }
@@ -189,6 +193,7 @@ impl Supervisor<'_> {
     pub(in super::super) fn restart_all(&mut self) {
         self.say_remote("everything restarts");
         self.rpc.restarting = true;
+        self.supervisor_stops();
         for at in self.by_priority() {
             self.handle(at, Event::Stop(NO_LIMIT));
         }
@@ -226,6 +231,7 @@ impl Supervisor<'_> {
                 say(&fault.text);
             }
         }
+        self.supervisor_runs();
         self.advance();
     }
 

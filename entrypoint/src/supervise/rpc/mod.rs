@@ -485,4 +485,4 @@ fn members<const N: usize>(members: [(&str, Value); N]) -> Value {
     )
 }
 
-type Groups = BTreeMap<String, Vec<usize>>;
+pub type Groups = BTreeMap<String, Vec<usize>>;

@@ -29,7 +29,7 @@ impl Slot {
 
 impl Supervisor<'_> {
     /// The processes of each group, by name.
-    pub(super) fn groups(&self) -> Groups {
+    pub(in super::super) fn groups(&self) -> Groups {
         let mut groups = Groups::new();
         for (at, slot) in self.slots.iter().enumerate() {
             if let Some(program) = slot.program() {
