@@ -874,7 +874,11 @@ impl<'a> Supervisor<'a> {
                 }
                 SIGHUP if self.ending.is_none() => self.reload_on_signal(),
                 signal @ (SIGINT | SIGQUIT | SIGTERM) => self.asked_to_stop(signal),
-                signal => match self.only().and_then(|slot| slot.main) {
+                signal => match self
+                    .only()
+                    .filter(|_| !self.alone)
+                    .and_then(|slot| slot.main)
+                {
                     Some(main) => sys::kill(main, signal.cast_signed()),
                     None if [SIGHUP, SIGUSR1, SIGUSR2].contains(&signal) => {
                         say(
