@@ -196,7 +196,12 @@ fn one_that_is_not_required_leaves_the_box_degraded() {
         "app.service",
         "[Unit]\nAfter=mail.service\n[Service]\nExecStart=/bin/sleep 1000\n",
     );
-    b.put("services", "mail", json!({"required": false}));
+    let ready = json!({"command": format!("test -e {}", b.path("/mended").display())});
+    b.put(
+        "services",
+        "mail",
+        json!({"required": false, "ready": ready}),
+    );
     let running = b.start();
     b.wait_status("mail failed");
     // What waits for it starts all the same.
