@@ -133,7 +133,7 @@ fn in_json_a_service_that_is_given_up_and_wrong_settings_are_errors() {
     b.unit("bad.service", "[Service]\nExecStart=ROOT/bin/bad\n");
     b.env("TIFFIN_LOG", "json");
     let ended = b.start().end();
-    ended.exits(69);
+    ended.exits(3);
     let errors: Vec<Value> = objects(&ended.err)
         .into_iter()
         .filter(|line| line["level"] == "error")

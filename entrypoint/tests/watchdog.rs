@@ -86,6 +86,6 @@ fn a_simple_service_may_have_a_watchdog_and_restart_no_ends_the_box() {
     );
     b.start()
         .end()
-        .exits(69)
+        .exits(134)
         .says("app is given up: it was killed by SIGABRT");
 }

@@ -112,6 +112,10 @@ impl Supervisor<'_> {
                 .filter(|pid| !keep || Some(*pid) == main)
                 .collect();
             if left.is_empty() {
+                if main.is_some() {
+                    // It is dead and waits to be reaped: how it ended counts.
+                    self.reap();
+                }
                 self.cleared(at);
                 continue;
             }
@@ -152,7 +156,11 @@ impl Supervisor<'_> {
             match role {
                 Role::Main => {
                     self.read_output(at, true);
-                    self.slots[at].main = None;
+                    let slot = &mut self.slots[at];
+                    slot.main = None;
+                    let stops = slot.machine.state().name() == "stopping";
+                    let asked = stops && slot.machine.is_asked_to_stop();
+                    slot.asked_end = asked.then_some(ended);
                     self.note_end(at, ended);
                     let forgiven = self.slots[at].planned.service.kind == Kind::Oneshot
                         && matches!(self.slots[at].machine.state(), State::Starting(index) if self.slots[at].ignores_failure(Phase::Start, index));

@@ -429,8 +429,11 @@ impl<'a> Supervisor<'a> {
     fn exit_code(&self) -> u8 {
         let own = || {
             let slot = self.only()?;
-            let ended = slot.machine.last_end?;
             let stopped = slot.machine.state() == State::Stopped;
+            let ended = match stopped {
+                true => slot.asked_end?,
+                false => slot.machine.last_end?,
+            };
             let as_asked = ended == Ended::Signal(slot.planned.service.stopping.signal)
                 || slot.machine.is_success(ended);
             // Another one was given up, and it had to go with it.

@@ -44,6 +44,8 @@ pub struct Slot {
     pub watch: Option<Watch>,
     pub timed: Timed,
     pub awaited: Awaited,
+    /// How it ended when it was told to.
+    pub asked_end: Option<sys::Ended>,
     /// The last line of the box before it was started.
     pub wrote_before: u64,
     /// The last `STATUS=`.
@@ -143,6 +145,7 @@ impl Slot {
             cpu_of_ended: Duration::ZERO,
             cpu_told: Duration::ZERO,
             awaited: Awaited::default(),
+            asked_end: None,
             wrote_before: 0,
             status: String::new(),
             clearing: None,
