@@ -97,7 +97,7 @@ fn each_transition_is_told_once() {
         "app is ready",
         "SIGTERM: stopping, within T at most",
         "stopping web, app",
-        "web is stopped: it was killed by SIGTERM",
+        "web is stopped",
         "app is stopped: it exited with code 4",
         "stopped",
     ] {

@@ -434,10 +434,8 @@ impl<'a> Supervisor<'a> {
                 true => slot.asked_end?,
                 false => slot.machine.last_end?,
             };
-            let as_asked = ended == Ended::Signal(slot.planned.service.stopping.signal)
-                || slot.machine.is_success(ended);
             // Another one was given up, and it had to go with it.
-            if stopped && (as_asked || self.result != Code::Ok) {
+            if stopped && (slot.is_clean(ended) || self.result != Code::Ok) {
                 return None;
             }
             let code = match ended {
@@ -662,7 +660,9 @@ impl<'a> Supervisor<'a> {
                 self.tell_moves();
                 let slot = &self.slots[at];
                 let how = match slot.machine.last_end {
-                    Some(ended) if from == "stopping" => format!(": it {}", describe(ended)),
+                    Some(ended) if from == "stopping" && !slot.is_clean(ended) => {
+                        format!(": it {}", describe(ended))
+                    }
                     _ => String::new(),
                 };
                 say(&format!("{} is stopped{how}", slot.name()));

@@ -163,6 +163,12 @@ impl Slot {
         &self.planned.service.name
     }
 
+    /// What a stop wants: its signal, or a success of its own.
+    pub fn is_clean(&self, ended: sys::Ended) -> bool {
+        ended == sys::Ended::Signal(self.planned.service.stopping.signal)
+            || self.machine.is_success(ended)
+    }
+
     /// Given up, and the box goes on.
     pub fn is_done_without(&self) -> bool {
         !self.planned.required && self.machine.state() == State::Failed
