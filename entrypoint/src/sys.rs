@@ -135,6 +135,8 @@ pub struct Setup<'a> {
     pub oom_score_adj: Option<i32>,
     pub limits: &'a [Limit],
     pub privileges: Option<&'a Privileges>,
+    /// What the process and all that it starts are known by, see [`number_of`].
+    pub number: Option<u64>,
     pub output: &'a OwnedFd,
     pub errors: &'a OwnedFd,
     /// `None` is /dev/null.
@@ -178,6 +180,7 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
     let narrowed = setup.privileges.filter(|p| **p != Privileges::default());
     let umask = rustix::fs::Mode::from_raw_mode(setup.umask);
     let nice = setup.nice;
+    let number = setup.number;
     let oom = setup
         .oom_score_adj
         .map(|score| format!("{score}\n").into_bytes());
@@ -197,6 +200,13 @@ pub fn spawn(setup: &mut Setup<'_>) -> io::Result<Pid> {
         }
         for (resource, wanted) in &limits {
             set_limit(*resource, *wanted)?;
+        }
+        // The soft limit alone: nobody needs a right to have the same again. A hard limit that
+        // is lower is the container's, and this one cannot be had.
+        if number.is_some() {
+            let maximum = rustix::process::getrlimit(NUMBER).maximum;
+            let current = number;
+            let _ = rustix::process::setrlimit(NUMBER, Rlimit { current, maximum });
         }
         if let Some(nice) = nice {
             // A better priority needs a right that containers seldom have.
@@ -582,7 +592,8 @@ fn limit(limit: &Limit) -> Option<(Resource, Rlimit)> {
         Name::Cpu => Resource::Cpu,
         Name::Data => Resource::Data,
         Name::FileSize => Resource::Fsize,
-        Name::Locks => Resource::Locks,
+        // Linux ignores it, and we do not: see `NUMBER`.
+        Name::Locks => return None,
         Name::MemoryLock => Resource::Memlock,
         Name::MessageQueue => Resource::Msgqueue,
         Name::Nice => Resource::Nice,
@@ -775,6 +786,20 @@ pub fn catches_hangup(pid: Pid) -> bool {
         .lines()
         .find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
     caught.is_some_and(|caught| caught & 1 == 1)
+}
+
+/// A limit that no kernel since 2.4.25 looks at (getrlimit(2)), and that a process has from who
+/// started it, through exec, setsid, another user and an emptied environment: the place of a
+/// number that tells whose it is.
+const NUMBER: Resource = Resource::Locks;
+
+/// The number of [`Setup::number`], which every process may read.
+pub fn number_of(pid: i32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max file locks"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The environment with which a process was started.

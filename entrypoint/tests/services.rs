@@ -520,36 +520,97 @@ fn programs_of_supervisord_run_instead_of_it() {
     assert!(!ended.out.contains("canary"));
 }
 
+/// What a service starts and forgets: in its process group, in a session of its own, as a
+/// daemon with a parent that has ended, and all of that without environment and output.
+const LEAKY: &str = "ROOT/bin/child a &
+setsid ROOT/bin/child b &
+(setsid ROOT/bin/child c &)
+setsid env -i ROOT/bin/child d &
+(setsid env -i ROOT/bin/child e </dev/null >/dev/null 2>&1 &)
+(setsid env -i ROOT/bin/child f >/dev/null 2>&1 &)
+until [ $(wc -l < ROOT/children) -ge $1 ]; do sleep 0.01; done
+";
+const LEAKS: usize = 6;
+
+/// Those of the file's processes that live.
+fn living(pids: &str) -> Vec<&str> {
+    let lives = |pid: &&str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|text| !text.contains("\nState:\tZ") && !text.contains("\nState:\tX"))
+    };
+    pids.lines().filter(lives).collect()
+}
+
 #[test]
 fn what_a_crashed_service_left_is_gone_before_it_starts_again() {
     let mut b = TestBox::new();
-    // One child in its session, one that called setsid, one without the mark as well.
+    // Before anything else the second start looks at what lives of the first.
     b.script(
         "leaky",
-        "echo start >> ROOT/starts\nROOT/bin/child a &\nsetsid ROOT/bin/child b &\nsetsid env -i ROOT/bin/child c &\nsleep 0.2\n[ $(wc -l < ROOT/starts) -gt 1 ] && exec sleep 1000\nkill -KILL $$",
+        &format!(
+            "echo start >> ROOT/starts
+if [ $(wc -l < ROOT/starts) -gt 1 ]; then
+  for pid in $(cat ROOT/children); do
+    grep -q '^State:.[^ZX]' /proc/$pid/status 2>/dev/null && echo $pid >> ROOT/alive
+  done
+  set -- {}
+else
+  set -- {LEAKS}
+fi
+{LEAKY}
+[ $1 -gt {LEAKS} ] && echo up > ROOT/up && exec sleep 1000
+kill -KILL $$",
+            2 * LEAKS
+        ),
     );
     b.script(
         "child",
         "trap '' TERM; echo $$ >> ROOT/children; while :; do sleep 0.1; done",
     );
+    b.file("/children", "");
     b.unit(
         "leaky.service",
-        "[Service]\nExecStart=ROOT/bin/leaky\nRestart=always\n",
+        "[Service]\nExecStart=ROOT/bin/leaky\nRestart=always\nTimeoutStopSec=1\n",
     );
     let running = b.start();
-    common::wait("second start", || {
-        std::fs::read_to_string(b.path("/children"))
-            .ok()
-            .filter(|t| t.lines().count() >= 6)
-    });
-    let first: Vec<String> = b
-        .wait_for("/children")
-        .lines()
-        .take(2)
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(first.len(), 2);
+    b.wait_for("/up");
+    let children = b.wait_for("/children");
+    assert_eq!(children.lines().count(), 2 * LEAKS);
+    let alive = std::fs::read_to_string(b.path("/alive"));
+    assert!(alive.is_err(), "of {children:?} {alive:?} lived");
+    assert_eq!(living(&children).len(), LEAKS);
+    b.run(&["stop", "leaky"]).exits(0);
+    assert_eq!(living(&children), Vec::<&str>::new());
     running.stop().exits(0);
+}
+
+#[test]
+fn what_another_service_started_is_not_a_crashed_ones() {
+    let mut b = TestBox::new();
+    // Both leave daemons without a trace; only those of the one that ends are killed.
+    for name in ["crashes", "stays"] {
+        b.script(
+            name,
+            &format!("(setsid env -i ROOT/bin/child {name} >/dev/null 2>&1 &)\nuntil [ -s ROOT/{name} ]; do sleep 0.01; done\necho up >> ROOT/up-{name}\nexec sleep 1000"),
+        );
+        b.unit(
+            &format!("{name}.service"),
+            &format!("[Service]\nExecStart=ROOT/bin/{name}\nRestart=always\n"),
+        );
+    }
+    b.script("child", "echo $$ >> ROOT/$1; exec sleep 1001");
+    let running = b.start();
+    let stays = {
+        b.wait_for("/up-stays");
+        b.wait_for("/stays")
+    };
+    b.wait_for("/up-crashes");
+    let crashes = b.wait_for("/crashes");
+    b.run(&["restart", "crashes"]).exits(0);
+    assert_eq!(living(&crashes), Vec::<&str>::new());
+    assert_eq!(living(&stays).len(), 1);
+    running.stop().exits(0);
+    assert_eq!(living(&stays), Vec::<&str>::new());
 }
 
 #[test]

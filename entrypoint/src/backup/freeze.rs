@@ -79,6 +79,7 @@ fn start(root: &Root, command: &Command<'_>) -> io::Result<Frozen> {
         nice: None,
         oom_score_adj: None,
         limits: &[],
+        number: None,
         privileges: None,
         output: &output,
         errors: &errors,

@@ -164,6 +164,7 @@ impl Step {
             nice: None,
             oom_score_adj: None,
             limits: &[],
+            number: None,
             privileges: None,
             output: &written,
             errors: &errors,

@@ -29,7 +29,7 @@ impl Supervisor<'_> {
         let slot = &self.slots[at];
         self.seen
             .get_or_insert_with(leftovers::Table::read)
-            .of(slot.name(), &slot.sessions)
+            .of(slot.traits())
             .into_iter()
             .filter_map(Pid::from_raw)
             .collect()
@@ -42,7 +42,7 @@ impl Supervisor<'_> {
         let Kind::Forking { pid_file } = &slot.planned.service.kind else {
             return;
         };
-        let living = leftovers::Table::read().of(&slot.planned.service.name, &slot.sessions);
+        let living = leftovers::Table::read().of(slot.traits());
         let named = match pid_file {
             Some(path) => self
                 .root
@@ -107,7 +107,7 @@ impl Supervisor<'_> {
                 && self.ending.is_none();
             let main = slot.main.map(|pid| pid.as_raw_nonzero().get());
             let left: Vec<i32> = table
-                .of(&slot.planned.service.name, &slot.sessions)
+                .of(slot.traits())
                 .into_iter()
                 .filter(|pid| !keep || Some(*pid) == main)
                 .collect();

@@ -1,15 +1,37 @@
-//! What a service's processes left behind, found by session, start mark and parentage.
+//! What a service's processes left behind, found by session, start marks and parentage.
 //!
 //! Only descendants of the entrypoint are looked at: what `docker exec` started is not
-//! ours to kill. A start mark alone would not do: nginx and others overwrite their
-//! environment with a title; a session alone would not do either: daemons call setsid.
+//! ours to kill. A session alone would not do: daemons call setsid. Nor a mark in the
+//! environment: nginx and others overwrite theirs with a title, and cron and su empty it. A
+//! limit is what a process has from those before it and keeps whatever it does.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::{self, Process};
 
 /// In the environment of every process that a service starts.
 pub const MARK: &str = "TIFFIN_SERVICE";
+
+/// Numbers that one supervisor gives out at most; a supervisor that a service runs has others.
+const NUMBERS: u64 = 1 << 16;
+
+/// The first number of this supervisor, below the one that stands for no limit.
+fn first() -> u64 {
+    static FIRST: OnceLock<u64> = OnceLock::new();
+    *FIRST.get_or_init(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_nanos() & ((1 << 44) - 1);
+        u64::try_from(now).unwrap_or(0).max(1) * NUMBERS
+    })
+}
+
+/// For the processes of one more service: see [`sys::number_of`].
+pub fn next_number() -> u64 {
+    static GIVEN: AtomicU64 = AtomicU64::new(0);
+    first() + GIVEN.fetch_add(1, Ordering::Relaxed) % NUMBERS
+}
 
 /// Whether there are processes that may be anybody's: children of ours that nobody `knows`.
 /// What a dead process leaves behind becomes our child, so that without one of these there
@@ -29,7 +51,17 @@ pub fn are_there_orphans(knows: impl Fn(i32) -> bool) -> bool {
 pub struct Table {
     /// Living descendants of the entrypoint, parents before children.
     descendants: Vec<Process>,
+    numbers: HashMap<i32, Option<u64>>,
     marks: HashMap<i32, Option<Vec<u8>>>,
+}
+
+/// What is known of a service's processes.
+#[derive(Clone, Copy)]
+pub struct Traits<'a> {
+    pub name: &'a str,
+    pub number: u64,
+    /// That they lead or led.
+    pub sessions: &'a [i32],
 }
 
 impl Table {
@@ -51,32 +83,45 @@ impl Table {
         }
         Table {
             descendants,
+            numbers: HashMap::new(),
             marks: HashMap::new(),
         }
     }
 
     /// Living processes that belong to the service.
-    pub fn of(&mut self, service: &str, sessions: &[i32]) -> Vec<i32> {
-        let found = self.processes_of(service, sessions);
+    pub fn of(&mut self, service: Traits<'_>) -> Vec<i32> {
+        let found = self.processes_of(service);
         found.into_iter().map(|process| process.pid).collect()
     }
 
-    pub fn processes_of(&mut self, service: &str, sessions: &[i32]) -> Vec<Process> {
+    pub fn processes_of(&mut self, service: Traits<'_>) -> Vec<Process> {
         let mut found = HashSet::new();
         let mut processes = Vec::new();
         for at in 0..self.descendants.len() {
             let process = self.descendants[at];
-            if sessions.contains(&process.session)
+            if service.sessions.contains(&process.session)
                 || found.contains(&process.parent)
-                || self
-                    .mark(process.pid)
-                    .is_some_and(|mark| mark == service.as_bytes())
+                || self.bears(process.pid, service)
             {
                 found.insert(process.pid);
                 processes.push(process);
             }
         }
         processes
+    }
+
+    fn bears(&mut self, pid: i32, service: Traits<'_>) -> bool {
+        let number = *self.numbers.entry(pid).or_insert_with(|| {
+            let own = first()..first() + NUMBERS;
+            sys::number_of(pid).filter(|number| own.contains(number))
+        });
+        match number {
+            Some(number) => number == service.number,
+            // Where limits are not to be had: in a container with low ones, after pam_limits(8).
+            None => self
+                .mark(pid)
+                .is_some_and(|mark| mark == service.name.as_bytes()),
+        }
     }
 
     pub fn all(&self) -> Vec<i32> {

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use services::Command;
 
 use super::awaited::Awaited;
-use super::leftovers::MARK;
+use super::leftovers::{self, MARK, Traits};
 use super::machine::{Machine, Phase, Rules, State};
 use super::reload::Pending;
 use super::timers::Timed;
@@ -36,8 +36,9 @@ pub struct Slot {
     pub process: Process,
     pub notify: Option<UnixDatagram>,
     pub main: Option<Pid>,
-    /// Sessions that its processes lead or led.
+    /// Sessions that its processes lead or led, and the number that all bear.
     pub sessions: Vec<i32>,
+    number: u64,
     /// Of processes that we waited for, and what was told as the sum with the living ones.
     pub cpu_of_ended: Duration,
     pub cpu_told: Duration,
@@ -140,6 +141,7 @@ impl Slot {
             notify,
             main: None,
             sessions: Vec::new(),
+            number: leftovers::next_number(),
             watch: None,
             timed: Timed::default(),
             cpu_of_ended: Duration::ZERO,
@@ -172,6 +174,15 @@ impl Slot {
     /// Given up, and the box goes on.
     pub fn is_done_without(&self) -> bool {
         !self.planned.required && self.machine.state() == State::Failed
+    }
+
+    /// What its processes are known by.
+    pub fn traits(&self) -> Traits<'_> {
+        Traits {
+            name: self.name(),
+            number: self.number,
+            sessions: &self.sessions,
+        }
     }
 
     fn command(&self, phase: Phase, at: usize) -> Option<&Command> {
@@ -276,6 +287,7 @@ impl Slot {
             } else {
                 &service.limits
             },
+            number: Some(self.number),
             // Of a command with the prefix `+` they are not taken away.
             privileges: (!std::ptr::eq(credentials, &raw const as_root))
                 .then_some(&service.privileges),
@@ -314,6 +326,7 @@ impl Slot {
             oom_score_adj: None,
             limits: &[],
             privileges: Some(&self.planned.service.privileges),
+            number: None,
             output: &self.out.writer,
             errors: &self.errors.as_ref().unwrap_or(&self.out).writer,
             input: None,

@@ -25,7 +25,7 @@ impl Supervisor<'_> {
                     ..Usage::default()
                 };
                 if !slot.sessions.is_empty() {
-                    for process in table.processes_of(&slot.planned.service.name, &slot.sessions) {
+                    for process in table.processes_of(slot.traits()) {
                         usage.processes += 1;
                         usage.memory += process.memory;
                         usage.cpu += process.cpu;

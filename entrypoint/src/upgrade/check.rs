@@ -88,6 +88,7 @@ fn run(
         nice: None,
         oom_score_adj: None,
         limits: &[],
+        number: None,
         privileges: Some(&service.privileges),
         output: &output,
         errors: &output,
