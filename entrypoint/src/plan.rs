@@ -22,6 +22,8 @@ pub struct Planned {
     /// Indices of the services that must be ready first.
     pub needs: Vec<usize>,
     pub ready: Option<Check>,
+    /// It keeps a database.
+    pub data: bool,
     pub once: bool,
     /// Given up, it ends the box.
     pub required: bool,
@@ -57,6 +59,8 @@ pub struct Plan {
     pub socket: String,
     /// There is no box around the programs: they run as under supervisord itself.
     pub alone: bool,
+    /// It is no container's first process, and need not be.
+    pub quiet: bool,
     pub warnings: Vec<String>,
 }
 
@@ -588,6 +592,7 @@ fn order(
             service,
             needs: needs[at].iter().copied().collect(),
             ready,
+            data: !wanted.data.is_empty(),
             once,
             again: watched(contract, engine, &wanted.again),
             skip,
@@ -616,6 +621,7 @@ fn order(
         daemon: None,
         socket: crate::control::SOCKET.to_owned(),
         alone: false,
+        quiet: false,
         warnings,
     })
 }
@@ -658,6 +664,21 @@ fn run_as_said(service: &mut Service, wanted: &ServiceOverride) -> Result<(), St
         service.limits.push(limit);
     }
     Ok(())
+}
+
+/// Which services stop last: those that keep a database, and what these need. They need none
+/// of the others, so that nobody waits in a circle.
+pub fn last<'a>(services: impl Iterator<Item = &'a Planned>) -> Vec<bool> {
+    let services: Vec<&Planned> = services.collect();
+    let mut last = vec![false; services.len()];
+    let keepers = (0..services.len()).filter(|at| services[*at].data);
+    let mut queue: Vec<usize> = keepers.collect();
+    while let Some(at) = queue.pop() {
+        if !std::mem::replace(&mut last[at], true) {
+            queue.extend(&services[at].needs);
+        }
+    }
+    last
 }
 
 /// The values of settings as they are in force, given or default.

@@ -274,6 +274,7 @@ fn supervise(name: &str, path: &str) -> Result<Code> {
     let mut environment = Environment::default();
     let mut plan = plan::plan(&contract, &engine, &root, &environment.variables)?;
     plan.socket = unit.socket();
+    plan.quiet = true;
     let mut stop_timeout = Duration::ZERO;
     for planned in &mut plan.services {
         let service = &mut planned.service;

@@ -31,7 +31,7 @@ fn as_pid_1_orphans_are_reaped_and_sigterm_ends_all() {
     );
     b.unit("orphans.service", "[Service]\nExecStart=ROOT/bin/orphans\n");
     b.file("/usr/lib/tiffin/contract.json", &b.contract.to_string());
-    let mut child = Command::new("unshare")
+    let child = Command::new("unshare")
         .args([
             "-p",
             "-f",
@@ -45,6 +45,7 @@ fn as_pid_1_orphans_are_reaped_and_sigterm_ends_all() {
         // A variable of the test's own, such as TIFFIN_TOOLS, is no setting of the box.
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
+        .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     assert_eq!(b.wait_for("/zombies").trim(), "0");
@@ -58,7 +59,22 @@ fn as_pid_1_orphans_are_reaped_and_sigterm_ends_all() {
             .unwrap()
             .success()
     );
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("orphans is ready"), "{said}");
+    assert!(!said.contains("not process 1"), "{said}");
+}
+
+#[test]
+fn not_as_pid_1_it_says_what_is_lost() {
+    let mut b = TestBox::new();
+    b.unit("a.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    let running = b.start().until(&b, "a ready");
+    let ended = running.stop();
+    ended
+        .exits(0)
+        .says("note: this is not process 1: what `docker exec` leaves behind is not reaped here, and services outlive a SIGKILL of this process");
 }
 
 #[test]

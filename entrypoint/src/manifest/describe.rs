@@ -132,9 +132,10 @@ pub fn describe(
             .map(|(template, text)| (template.dest.as_str(), text.as_str())),
     );
     let plan = plan::plan(contract, &engine, &there, &environment.variables)?;
-    let stop = given
-        .stop
-        .unwrap_or_else(|| longest(&plan, stop_time).clamp(10, LONGEST));
+    let stop = given.stop.unwrap_or_else(|| {
+        let last = plan::last(plan.services.iter());
+        longest(&plan, stop_time, &last).clamp(10, LONGEST)
+    });
     let needed: Vec<String> = match wanted.scale {
         Some(_) => roles::wanting(contract, &there, &engine, &plan, &given.resolved),
         None => Vec::new(),
@@ -176,7 +177,7 @@ pub fn describe(
         ports: contract.ports.clone(),
         parts,
         grace: drain + stop + MARGIN,
-        start: (longest(&plan, start_time) + 60).min(LONGEST),
+        start: (longest(&plan, start_time, &[]) + 60).min(LONGEST),
         read_only: may_be_read_only(contract),
         capabilities: capabilities(contract),
         memory: wanted.memory,
@@ -406,17 +407,25 @@ fn label(text: &str, otherwise: &str) -> String {
     }
 }
 
-/// The longest way through what waits for each other. Plans have no cycles.
-fn longest(plan: &Plan, time: fn(&Planned) -> u64) -> u64 {
-    fn visit(plan: &Plan, at: usize, time: fn(&Planned) -> u64, known: &mut [Option<u64>]) -> u64 {
+/// The longest way through what waits for each other. Plans have no cycles, and what is `last`
+/// needs nothing else.
+fn longest(plan: &Plan, time: fn(&Planned) -> u64, last: &[bool]) -> u64 {
+    fn visit(
+        plan: &Plan,
+        at: usize,
+        time: fn(&Planned) -> u64,
+        last: &[bool],
+        known: &mut [Option<u64>],
+    ) -> u64 {
         if let Some(known) = known[at] {
             return known;
         }
         let planned = &plan.services[at];
-        let below = planned
-            .needs
-            .iter()
-            .map(|need| visit(plan, *need, time, known))
+        let others = (0..last.len()).filter(|other| last[*other] && !last[at]);
+        let needs: Vec<usize> = planned.needs.iter().copied().chain(others).collect();
+        let below = needs
+            .into_iter()
+            .map(|need| visit(plan, need, time, last, known))
             .max();
         let own = match planned.skip {
             None => time(planned),
@@ -427,7 +436,7 @@ fn longest(plan: &Plan, time: fn(&Planned) -> u64) -> u64 {
         all
     }
     let mut known = vec![None; plan.services.len()];
-    let ways = (0..plan.services.len()).map(|at| visit(plan, at, time, &mut known));
+    let ways = (0..plan.services.len()).map(|at| visit(plan, at, time, last, &mut known));
     ways.max().unwrap_or(0)
 }
 

@@ -109,7 +109,8 @@ impl Supervisor<'_> {
             let left: Vec<i32> = table
                 .of(slot.traits())
                 .into_iter()
-                .filter(|pid| !keep || Some(*pid) == main)
+                // A command of the unit is none of what is to stay.
+                .filter(|pid| !keep || Some(*pid) == main || self.processes.contains_key(pid))
                 .collect();
             if left.is_empty() {
                 if main.is_some() {

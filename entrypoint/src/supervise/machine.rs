@@ -15,8 +15,12 @@ use crate::sys::Ended;
 const STABLE: Duration = Duration::from_secs(10);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
-/// For ExecStopPost=, which has no timeout of its own here.
+/// For ExecStopPost=, which has no timeout of its own here, and the part of a stop that is left
+/// for it.
 const CLEANING: Duration = Duration::from_secs(10);
+const CLEANING_PART: u32 = 5;
+/// For what ends after the main process did.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -108,7 +112,7 @@ pub enum Event {
     Stop(Duration),
     /// Stop and start again.
     Restart(Duration),
-    /// A stop must end now.
+    /// A stop must end now, whatever is not done yet.
     Hurry,
     /// Nothing of the service is left.
     Cleared,
@@ -208,6 +212,12 @@ pub struct Machine {
     pub last_end: Option<Ended>,
     /// It failed because its attempts are used up.
     exhausted: bool,
+    /// When a stop that is under way must have ended.
+    latest: Option<Instant>,
+    /// ExecStopPost= has run, and what it left is being cleared.
+    cleaned: bool,
+    /// How long the last stop took.
+    stopped_in: Duration,
 }
 
 type Actions = Vec<Action>;
@@ -227,6 +237,9 @@ impl Machine {
             restarts: 0,
             last_end: None,
             exhausted: false,
+            latest: None,
+            cleaned: false,
+            stopped_in: Duration::ZERO,
         }
     }
 
@@ -275,6 +288,11 @@ impl Machine {
         matches!(self.outcome, Outcome::Stopped | Outcome::Again)
     }
 
+    /// How long its last stop took.
+    pub fn stopped_in(&self) -> Duration {
+        self.stopped_in
+    }
+
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -293,6 +311,9 @@ impl Machine {
 
     fn enter(&mut self, state: State, now: Instant) {
         if self.state.name() != state.name() {
+            if self.state.name() == State::Stopping.name() {
+                self.stopped_in = now.duration_since(self.since);
+            }
             self.since = now;
         }
         self.state = state;
@@ -388,6 +409,7 @@ impl Machine {
             }
             (S::StopCommand(_) | S::Stopping | S::Clearing | S::Cleaning(_), Event::Hurry) => {
                 self.deadline = Some(now);
+                self.latest = Some(now);
                 Vec::new()
             }
             // Only what is deaf to the gentle way: everything else is cleared by its owner.
@@ -397,12 +419,21 @@ impl Machine {
             }
             (S::Clearing, Event::Cleared) => {
                 self.main = false;
-                self.cleaning(0, now)
+                match self.cleaned {
+                    true => self.conclude(now),
+                    false => self.cleaning(0, now),
+                }
             }
             (S::Cleaning(at), Event::StepEnded(_) | Event::SpawnFailed(_)) => {
                 self.cleaning(at + 1, now)
             }
-            (S::Cleaning(_), Event::Deadline) => self.cleaning(usize::MAX, now),
+            (S::Cleaning(_), Event::Deadline) => {
+                let mut actions = vec![Action::Say(
+                    "its ExecStopPost= did not end in time, killed".to_owned(),
+                )];
+                actions.extend(self.cleaning(usize::MAX, now));
+                actions
+            }
             // A process that was told to go is gone; a message came too late.
             _ => Vec::new(),
         }
@@ -413,6 +444,7 @@ impl Machine {
         self.was_ready = false;
         self.exhausted = false;
         self.main = false;
+        self.latest = None;
         self.deadline = self.rules.start_timeout.map(|timeout| now + timeout);
         self.prepare(0, now)
     }
@@ -628,6 +660,7 @@ impl Machine {
             S::StopCommand(_) | S::Stopping => {
                 self.outcome = outcome;
                 let latest = now + limit;
+                self.within(latest);
                 self.deadline = Some(self.deadline.map_or(latest, |d| d.min(latest)));
                 Vec::new()
             }
@@ -639,11 +672,20 @@ impl Machine {
                 ) {
                     self.outcome = outcome;
                 }
+                self.within(now + limit);
+                // Without a deadline it is killed already.
+                self.deadline = self.deadline.min(self.latest);
                 Vec::new()
             }
             S::Preparing(_) | S::Starting(_) | S::Posting(_) | S::Checking | S::Ready => {
                 self.outcome = outcome;
                 self.quick_deaths = 0;
+                self.latest = Some(now + limit);
+                let reserve = match self.rules.stop_post {
+                    0 => Duration::ZERO,
+                    _ => CLEANING.min(limit / CLEANING_PART),
+                };
+                let limit = limit - reserve;
                 let timeout = self.rules.stop_timeout.map_or(limit, |own| own.min(limit));
                 let started = matches!(self.state, S::Posting(_) | S::Checking | S::Ready);
                 self.enter(S::Stopping, now);
@@ -655,6 +697,10 @@ impl Machine {
                 }
             }
         }
+    }
+
+    fn within(&mut self, latest: Instant) {
+        self.latest = Some(self.latest.map_or(latest, |before| before.min(latest)));
     }
 
     fn stop_command(&mut self, at: usize, now: Instant) -> Actions {
@@ -674,9 +720,9 @@ impl Machine {
     }
 
     fn clear(&mut self, gentle: bool, now: Instant) -> Actions {
+        self.cleaned = false;
         self.enter(State::Clearing, now);
-        // What the main process leaves behind has 2 s at most.
-        let soon = now + Duration::from_secs(2);
+        let soon = now + LEFT_BEHIND;
         self.deadline = gentle.then(|| self.deadline.map_or(soon, |d| d.min(soon)));
         vec![Action::Clear { gentle }]
     }
@@ -684,12 +730,25 @@ impl Machine {
     fn cleaning(&mut self, at: usize, now: Instant) -> Actions {
         // A one-shot that is done has not stopped.
         let has_stopped = !(self.rules.kind == Kind::Oneshot && self.outcome == Outcome::Finished);
-        if at < self.rules.stop_post && has_stopped {
+        if self.rules.stop_post == 0 || !has_stopped {
+            return self.conclude(now);
+        }
+        let in_time = self.latest.is_none_or(|latest| latest > now);
+        if at < self.rules.stop_post && in_time {
             self.enter(State::Cleaning(at), now);
-            self.deadline = Some(now + CLEANING);
+            let until = now + CLEANING;
+            self.deadline = Some(self.latest.map_or(until, |latest| latest.min(until)));
             return vec![Action::Run(Phase::StopPost, at)];
         }
+        let actions = self.clear(false, now);
+        self.cleaned = true;
+        actions
+    }
+
+    /// Nothing of it runs.
+    fn conclude(&mut self, now: Instant) -> Actions {
         self.deadline = None;
+        self.latest = None;
         match std::mem::replace(&mut self.outcome, Outcome::Stopped) {
             Outcome::Stopped => {
                 self.enter(State::Stopped, now);

@@ -56,7 +56,7 @@ use self::slot::{Clearing, Slot};
 use crate::accounts::Accounts;
 use crate::exit::{Code, Failure, Result};
 use crate::log::{self, Queue, fail, say, shown, warn};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::root::{Owned, Root, cannot_create};
 use crate::settings::Environment;
 use crate::supervisord::words::ProcessState;
@@ -74,6 +74,10 @@ const SIGTERM: u32 = 15;
 
 /// How often killed processes are looked for until they are gone.
 const RECHECK: Duration = Duration::from_millis(2);
+/// After the end of a stop, what not even SIGKILL has ended is left to itself.
+const UNKILLABLE: Duration = Duration::from_secs(5);
+/// What a stop says of its services: those that took this long, and how many at most.
+const TOLD: (Duration, usize) = (Duration::from_millis(50), 8);
 
 const SIGNALS: u64 = 0;
 const CONTROL: u64 = 1;
@@ -138,6 +142,10 @@ pub struct Supervisor<'a> {
     draining: Option<Instant>,
     /// Everything stops, until then at the latest.
     ending: Option<Instant>,
+    /// Since when it does.
+    ending_since: Instant,
+    /// Which services stop last; see [`plan::last`].
+    last: Vec<bool>,
     hurried: u32,
     /// Whoever asks for what is done at the moment, for the log.
     by: &'static str,
@@ -168,7 +176,12 @@ impl<'a> Supervisor<'a> {
         };
         let signals = sys::signal_fd().map_err(|e| internal("receive signals", &e))?;
         if rustix::process::getpid().as_raw_nonzero().get() != 1 {
-            // Orphans come to us all the same.
+            if !plan.alone && !plan.quiet {
+                warn(
+                    "note: this is not process 1: what `docker exec` leaves behind is not reaped here, and services outlive a SIGKILL of this process",
+                );
+            }
+            // Orphans of services come to us all the same.
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
                 .map_err(|e| internal("become a subreaper", &e))?;
         }
@@ -262,6 +275,8 @@ impl<'a> Supervisor<'a> {
             drain,
             draining: None,
             ending: None,
+            ending_since: now,
+            last: Vec::new(),
             hurried: 0,
             by: "",
             starting: Vec::new(),
@@ -405,10 +420,11 @@ impl<'a> Supervisor<'a> {
             Code::Ok => "",
             _ => ": a service was given up",
         };
-        say(&match self.exit_code() {
-            0 => "stopped".to_owned(),
-            code => format!("stopped{why} (exit code {code})"),
-        });
+        say(&self.stop_told());
+        match self.exit_code() {
+            0 => {}
+            code => say(&format!("stopped{why} (exit code {code})")),
+        }
         log::finish_messages();
         self.result
     }
@@ -445,6 +461,33 @@ impl<'a> Supervisor<'a> {
             u8::try_from(code).ok().filter(|code| *code != 0)
         };
         own().unwrap_or(self.result as u8)
+    }
+
+    /// How long the stop took, and whose time that was.
+    fn stop_told(&self) -> String {
+        let mut told = format!("stopped in {}", seconds(self.ending_since.elapsed()));
+        let here = |slot: &&Slot| slot.machine.since() >= self.ending_since;
+        let mut slots: Vec<&Slot> = self.slots.iter().filter(here).collect();
+        slots.retain(|slot| slot.machine.stopped_in() >= TOLD.0);
+        slots.sort_by_key(|slot| std::cmp::Reverse(slot.machine.stopped_in()));
+        for (at, slot) in slots.into_iter().take(TOLD.1).enumerate() {
+            let killed = match slot.machine.last_end {
+                Some(Ended::Signal(9)) => " (killed)",
+                _ => "",
+            };
+            told.push_str(&format!(
+                "{} {} {}{killed}",
+                if at == 0 { ":" } else { "," },
+                slot.name(),
+                seconds(slot.machine.stopped_in())
+            ));
+        }
+        for slot in &self.slots {
+            if !slot.machine.state().is_over() {
+                told.push_str(&format!("; {} cannot be killed", slot.name()));
+            }
+        }
+        told
     }
 
     // --- time
@@ -517,11 +560,10 @@ impl<'a> Supervisor<'a> {
                     Some(latest) if self.must_stop(at) => {
                         let left = latest.saturating_duration_since(Instant::now());
                         // What others need must have time left when they are gone.
-                        let has_needs = self.slots[at]
-                            .planned
-                            .needs
-                            .iter()
-                            .any(|n| !self.slots[*n].machine.state().is_over());
+                        let needs = &self.slots[at].planned.needs;
+                        let has_needs = (0..self.slots.len())
+                            .filter(|other| needs.contains(other) || self.waits_for(*other, at))
+                            .any(|other| !self.slots[other].machine.state().is_over());
                         Event::Stop(if has_needs { left.mul_f64(0.7) } else { left })
                     }
                     _ => continue,
@@ -605,26 +647,49 @@ impl<'a> Supervisor<'a> {
                 | S::Checking
                 | S::Ready
         );
-        runs && self
-            .slots
-            .iter()
-            .filter(|other| other.planned.needs.contains(&at))
-            .all(|other| other.machine.state().is_over())
+        let mut others = self.slots.iter().enumerate();
+        runs && others.all(|(other, slot)| {
+            let first = slot.planned.needs.contains(&at) || self.waits_for(at, other);
+            !first || slot.machine.state().is_over()
+        })
+    }
+
+    /// Databases stop when nobody is left who could write to them, whatever the order says.
+    fn waits_for(&self, at: usize, other: usize) -> bool {
+        let is_last = |at: usize| self.last.get(at).copied().unwrap_or(false);
+        is_last(at) && !is_last(other)
     }
 
     fn end(&mut self, result: Code) {
+        self.end_within(result, self.stop_timeout);
+    }
+
+    fn end_within(&mut self, result: Code, limit: Duration) {
         if self.result == Code::Ok {
             self.result = result;
         }
         self.draining = None;
-        if self.ending.is_none() {
-            self.ending = Some(Instant::now() + self.stop_timeout);
-            self.supervisor_stops();
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending_since = Instant::now();
+        self.ending = Some(self.ending_since + limit);
+        self.supervisor_stops();
+        self.last = plan::last(self.slots.iter().map(|slot| &slot.planned));
+        // What stops already, perhaps with a limit of its own, has no more time than all.
+        for at in 0..self.slots.len() {
+            if self.slots[at].machine.state().name() == State::Stopping.name() {
+                self.handle(at, Event::Stop(limit));
+            }
         }
     }
 
     fn is_over(&self) -> bool {
-        self.ending.is_some() && self.slots.iter().all(|slot| slot.machine.state().is_over())
+        let Some(latest) = self.ending else {
+            return false;
+        };
+        let mut slots = self.slots.iter();
+        slots.all(|slot| slot.machine.state().is_over()) || latest + UNKILLABLE < Instant::now()
     }
 
     // --- one service
@@ -900,9 +965,8 @@ impl<'a> Supervisor<'a> {
         if self.alone {
             if self.ending.is_none() {
                 say(&format!("received {name} indicating exit request"));
-                self.end(Code::Ok);
                 // Each has its own stopwaitsecs.
-                self.ending = Some(Instant::now() + Duration::from_secs(3600));
+                self.end_within(Code::Ok, Duration::from_secs(3600));
             }
             return;
         }
@@ -923,6 +987,10 @@ impl<'a> Supervisor<'a> {
             self.end(Code::Ok);
             return;
         }
+        if self.hurried == 1 {
+            say(&format!("{name}: stopping already"));
+            return;
+        }
         // The second one shortens the grace, the third one ends it.
         let left = if self.hurried == 2 {
             Duration::from_secs(2)
@@ -933,8 +1001,7 @@ impl<'a> Supervisor<'a> {
         self.ending = Some(Instant::now() + left);
         for at in 0..self.slots.len() {
             let state = self.slots[at].machine.state();
-            let stopping = matches!(state, State::StopCommand(_) | State::Stopping);
-            if left.is_zero() && stopping {
+            if left.is_zero() && state.name() == State::Stopping.name() {
                 self.handle(at, Event::Hurry);
             } else {
                 // Order gives way: whoever still runs, databases above all, gets its own
