@@ -11,7 +11,7 @@ use crate::exit::{Code, Failure, Result};
 use crate::log::say;
 use crate::root::{Owned, Root, cannot_create, mode};
 use crate::secrets::{self, Secrets};
-use crate::validate::validate;
+use crate::validate::Check;
 use crate::{runtime, sys};
 
 /// Destination and text of every template that the box renders itself.
@@ -48,93 +48,172 @@ pub fn write(
     root: &Root,
     secrets: &Secrets,
 ) -> Result<Count> {
-    let mut written = Vec::new();
-    let count = write_each(contract, engine, root, secrets, &mut written);
-    if count.is_err() {
-        put_back(root, written);
+    let mut writing = Writing::begin(contract, engine)?;
+    while !writing.go_on(root)? {
+        let success = writing.check().is_some_and(Check::wait);
+        writing.answered(root, success, secrets)?;
     }
-    count
+    Ok(writing.count)
 }
 
-fn put_back(root: &Root, written: Vec<Before>) {
-    for (path, before) in written.into_iter().rev() {
-        let undone = match before {
-            Some((content, owned)) => root.render(&path, &content, owned),
-            None => std::fs::remove_file(root.path(&path)),
-        };
-        if let Err(error) = undone {
-            say(&format!("cannot put {path} back as it was: {error}"));
-        }
-    }
+/// [`write`] in steps, for who must not wait for a check. After an error all is as it was.
+pub struct Writing<'a> {
+    contract: &'a Contract,
+    rest: std::vec::IntoIter<(&'a Template, String)>,
+    asked: Option<(File<'a>, Check<'a>)>,
+    written: Vec<Before>,
+    count: Count,
 }
 
-fn write_each(
-    contract: &Contract,
-    engine: &Engine<'_>,
-    root: &Root,
-    secrets: &Secrets,
-    written: &mut Vec<Before>,
-) -> Result<Count> {
-    let rendered = all(contract, engine)?;
-    let mut count = Count {
-        total: rendered.len(),
-        changed: Vec::new(),
-    };
-    for (template, text) in rendered {
-        let mode = mode(&template.mode).ok_or_else(|| {
-            Failure::new(
-                Code::Internal,
-                format!(
-                    "cannot write {}: its mode `{}` in the contract is not octal",
-                    template.dest, template.mode
-                ),
-            )
-        })?;
-        let mut wanted = Owned {
-            uid: template.uid,
-            gid: template.gid,
-            mode,
-        };
-        let dest = runtime::destination(root, template)?;
-        let mounted = || {
-            say(&format!(
-                "{} is mounted from outside and left as it is",
-                template.dest
-            ));
-        };
-        if dest != template.dest && root.path(&dest).is_symlink() {
-            mounted();
-            continue;
+/// One that is to be written.
+struct File<'a> {
+    template: &'a Template,
+    text: String,
+    owned: Owned,
+    dest: String,
+    current: Option<(Vec<u8>, Owned)>,
+}
+
+impl<'a> Writing<'a> {
+    pub fn begin(contract: &'a Contract, engine: &Engine<'_>) -> Result<Self> {
+        let rendered = all(contract, engine)?;
+        Ok(Writing {
+            contract,
+            count: Count {
+                total: rendered.len(),
+                changed: Vec::new(),
+            },
+            rest: rendered.into_iter(),
+            asked: None,
+            written: Vec::new(),
+        })
+    }
+
+    /// Whether all is written; otherwise a [check](Self::check) was asked, and
+    /// [`Self::answered`] comes next.
+    pub fn go_on(&mut self, root: &Root) -> Result<bool> {
+        let done = self.until_asked(root);
+        if done.is_err() {
+            self.put_back(root);
         }
-        let current = root.current(&dest);
-        if let Some((content, owned)) = &current {
-            // Where owners cannot be changed, the owner is what it is.
-            if !sys::may_own(wanted.uid, wanted.gid) {
-                (wanted.uid, wanted.gid) = (owned.uid, owned.gid);
+        done
+    }
+
+    /// The check that runs.
+    pub fn check(&mut self) -> Option<&mut Check<'a>> {
+        self.asked.as_mut().map(|(_, check)| check)
+    }
+
+    /// Until when it may run.
+    pub fn deadline(&self) -> Option<std::time::Instant> {
+        self.asked.as_ref().and_then(|(_, check)| check.deadline())
+    }
+
+    /// It has ended; `success` is that it exited with 0.
+    pub fn answered(&mut self, root: &Root, success: bool, secrets: &Secrets) -> Result<()> {
+        let Some((file, check)) = self.asked.take() else {
+            return Ok(());
+        };
+        let verdict = check.verdict(root, success, secrets);
+        let done = verdict.and_then(|()| self.put(root, file));
+        if done.is_err() {
+            self.put_back(root);
+        }
+        done
+    }
+
+    /// All is as it was.
+    pub fn abandon(mut self, root: &Root) {
+        if let Some((_, check)) = self.asked.take() {
+            check.abandon(root);
+        }
+        self.put_back(root);
+    }
+
+    fn put_back(&mut self, root: &Root) {
+        for (path, before) in self.written.drain(..).rev() {
+            let undone = match before {
+                Some((content, owned)) => root.render(&path, &content, owned),
+                None => std::fs::remove_file(root.path(&path)),
+            };
+            if let Err(error) = undone {
+                say(&format!("cannot put {path} back as it was: {error}"));
             }
-            if content == text.as_bytes() && *owned == wanted {
+        }
+    }
+
+    fn until_asked(&mut self, root: &Root) -> Result<bool> {
+        while let Some((template, text)) = self.rest.next() {
+            let mode = mode(&template.mode).ok_or_else(|| {
+                Failure::new(
+                    Code::Internal,
+                    format!(
+                        "cannot write {}: its mode `{}` in the contract is not octal",
+                        template.dest, template.mode
+                    ),
+                )
+            })?;
+            let mut owned = Owned {
+                uid: template.uid,
+                gid: template.gid,
+                mode,
+            };
+            let dest = runtime::destination(root, template)?;
+            if dest != template.dest && root.path(&dest).is_symlink() {
+                mounted(template);
                 continue;
             }
+            let current = root.current(&dest);
+            if let Some((content, before)) = &current {
+                // Where owners cannot be changed, the owner is what it is.
+                if !sys::may_own(owned.uid, owned.gid) {
+                    (owned.uid, owned.gid) = (before.uid, before.gid);
+                }
+                if content == text.as_bytes() && *before == owned {
+                    continue;
+                }
+            }
+            let is_new = current
+                .as_ref()
+                .is_none_or(|(content, _)| content != text.as_bytes());
+            let command = template.validate.as_ref().filter(|_| is_new);
+            let check = match command {
+                Some(command) => Check::ask(root, &template.dest, command, &text, owned)?,
+                None => None,
+            };
+            let file = File {
+                template,
+                text,
+                owned,
+                dest,
+                current,
+            };
+            match check {
+                Some(check) => {
+                    self.asked = Some((file, check));
+                    return Ok(false);
+                }
+                None => self.put(root, file)?,
+            }
         }
-        let is_new = current
-            .as_ref()
-            .is_none_or(|(content, _)| content != text.as_bytes());
-        if let Some(command) = template.validate.as_ref().filter(|_| is_new) {
-            validate(root, &template.dest, command, &text, wanted, secrets)?;
-        }
-        match root.render(&dest, text.as_bytes(), wanted) {
+        Ok(true)
+    }
+
+    fn put(&mut self, root: &Root, file: File<'a>) -> Result<()> {
+        let template = file.template;
+        match root.render(&file.dest, file.text.as_bytes(), file.owned) {
             Ok(()) => {
-                count.changed.push(template.dest.clone());
-                written.push((dest, current));
+                self.count.changed.push(template.dest.clone());
+                self.written.push((file.dest, file.current));
             }
             // A mount point, that is a file the operator mounted over ours.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => mounted(),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => mounted(template),
             // No setting reaches it (the build links those): it is what the build wrote,
             // and a user who may not read it has no service that may.
             Err(_)
-                if current.is_none()
-                    && root.path(&dest).exists()
-                    && !reached(contract, template) =>
+                if file.current.is_none()
+                    && root.path(&file.dest).exists()
+                    && !reached(self.contract, template) =>
             {
                 say(&format!(
                     "note: {} cannot be read as {} and is left as it is",
@@ -142,10 +221,17 @@ fn write_each(
                     sys::who()
                 ));
             }
-            Err(error) => return Err(refused(contract, template, &error)),
+            Err(error) => return Err(refused(self.contract, template, &error)),
         }
+        Ok(())
     }
-    Ok(count)
+}
+
+fn mounted(template: &Template) {
+    say(&format!(
+        "{} is mounted from outside and left as it is",
+        template.dest
+    ));
 }
 
 fn reached(contract: &Contract, template: &Template) -> bool {

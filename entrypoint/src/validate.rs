@@ -6,66 +6,179 @@
 //! that came earlier there are new already and later ones old; when one is refused, all
 //! are put back.
 
-use std::process::{Command, Stdio};
+use std::io::{Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::exit::{Code, Failure, Result};
 use crate::root::{Owned, Root, cannot_create};
 use crate::secrets::Secrets;
-use crate::sys::PATH;
+use crate::sys::{self, PATH};
 
 const DIRECTORY: &str = "/run/tiffin/validate";
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Lines of the program's output that are shown.
 const SHOWN: usize = 20;
 
-/// # Errors
-///
-/// [`Code::Config`] with the program's output when it refuses. A box that does not have
-/// the program does not ask it.
-pub fn validate(
-    root: &Root,
-    dest: &str,
-    command: &str,
-    text: &str,
-    owned: Owned,
-    secrets: &Secrets,
-) -> Result<()> {
-    let words: Vec<&str> = command.split_whitespace().collect();
-    let Some(program) = words.first().and_then(|word| find(root, word)) else {
-        return Ok(());
-    };
-    let own = Owned {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        mode: 0o755,
-    };
-    root.directory(DIRECTORY, own)?;
-    let name = dest.rsplit('/').next().unwrap_or("file");
-    let path = format!("{DIRECTORY}/{name}");
-    root.render(&path, text.as_bytes(), owned)
-        .map_err(|error| cannot_create("the file", &path, &error))?;
-    let file = root.path(&path).to_string_lossy().into_owned();
-    let words: Vec<String> = words[1..]
-        .iter()
-        .map(|word| unquoted(word).replace("%s", &file))
-        .collect();
-    let ended = run(&program, &words);
-    let _ = std::fs::remove_file(root.path(&path));
-    let (what, output) = match ended {
-        Ok((true, _)) => return Ok(()),
-        Ok((false, output)) => ("refuses it", output),
-        Err(error) => ("cannot be run", error.to_string()),
-    };
-    let mut message = format!("cannot write {dest}: its check `{command}` {what}");
-    let output = output.replace(&file, dest);
-    let lines: Vec<&str> = output.lines().collect();
-    for line in &lines[lines.len().saturating_sub(SHOWN)..] {
-        message.push_str(&format!("\n  {}", secrets.line(line)));
-    }
-    Err(Failure::new(Code::Config, message)
-        .hint("the check is the playbook's; the file stays as it was"))
+/// The program, as it reads the new text.
+pub struct Check<'a> {
+    dest: &'a str,
+    command: &'a str,
+    /// Where the text lies meanwhile.
+    path: String,
+    child: Child,
+    /// A file: a pipe that is full would stop the program.
+    output: std::fs::File,
+    until: Instant,
+    late: bool,
 }
+
+impl<'a> Check<'a> {
+    /// A box that does not have the program does not ask it.
+    ///
+    /// # Errors
+    ///
+    /// When the text cannot be written, or the program cannot be started.
+    pub fn ask(
+        root: &Root,
+        dest: &'a str,
+        command: &'a str,
+        text: &str,
+        owned: Owned,
+    ) -> Result<Option<Self>> {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let Some(program) = words.first().and_then(|word| find(root, word)) else {
+            return Ok(None);
+        };
+        let own = Owned {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            mode: 0o755,
+        };
+        root.directory(DIRECTORY, own)?;
+        let name = dest.rsplit('/').next().unwrap_or("file");
+        let path = format!("{DIRECTORY}/{name}");
+        root.render(&path, text.as_bytes(), owned)
+            .map_err(|error| cannot_create("the file", &path, &error))?;
+        let file = root.path(&path).to_string_lossy().into_owned();
+        let words: Vec<String> = words[1..]
+            .iter()
+            .map(|word| unquoted(word).replace("%s", &file))
+            .collect();
+        let start = || -> std::io::Result<(Child, std::fs::File)> {
+            let output = rustix::fs::memfd_create(c"validate", rustix::fs::MemfdFlags::CLOEXEC)?;
+            let output = std::fs::File::from(output);
+            let child = Command::new(&program)
+                .args(&words)
+                .env_clear()
+                .env("PATH", PATH)
+                .env("LANG", "C.UTF-8")
+                .current_dir("/")
+                .process_group(0)
+                .stdin(Stdio::null())
+                .stdout(output.try_clone()?)
+                .stderr(output.try_clone()?)
+                .spawn()?;
+            Ok((child, output))
+        };
+        match start() {
+            Ok((child, output)) => Ok(Some(Check {
+                dest,
+                command,
+                path,
+                child,
+                output,
+                until: Instant::now() + TIMEOUT,
+                late: false,
+            })),
+            Err(error) => {
+                let _ = std::fs::remove_file(root.path(&path));
+                let message =
+                    format!("cannot write {dest}: its check `{command}` cannot be run: {error}");
+                Err(Failure::new(Code::Config, message).hint(HINT))
+            }
+        }
+    }
+
+    pub fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Until when it may run; `None` when it was killed.
+    pub fn deadline(&self) -> Option<Instant> {
+        (!self.late).then_some(self.until)
+    }
+
+    /// Kills it; that it has ended is still to come.
+    pub fn kill(&mut self) {
+        self.late = true;
+        if let Some(pid) = self.pid() {
+            sys::kill_group(pid, 9);
+        }
+    }
+
+    /// Waits for its end, where nobody else waits for processes: whether it exited with 0.
+    pub fn wait(&mut self) -> bool {
+        let end = self.pid().map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        loop {
+            match self.child.try_wait() {
+                Ok(None) => {}
+                ended => return ended.is_ok_and(|s| s.is_some_and(|s| s.success())),
+            }
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.kill();
+                return self.child.wait().is_ok_and(|status| status.success());
+            }
+            match &end {
+                Some(Ok(end)) => {
+                    let left = Timespec::try_from(left).ok();
+                    let _ = poll(&mut [PollFd::new(end, PollFlags::IN)], left.as_ref());
+                }
+                // A kernel before 5.3.
+                _ => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Nobody wants to know any more.
+    pub fn abandon(mut self, root: &Root) {
+        self.kill();
+        let _ = std::fs::remove_file(root.path(&self.path));
+    }
+
+    /// # Errors
+    ///
+    /// [`Code::Config`] with the program's output when it refuses.
+    pub fn verdict(mut self, root: &Root, success: bool, secrets: &Secrets) -> Result<()> {
+        let file = root.path(&self.path);
+        let _ = std::fs::remove_file(&file);
+        if success {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        let read = self.output.rewind();
+        let _ = read.and_then(|()| self.output.take(1 << 20).read_to_end(&mut bytes));
+        let mut output =
+            String::from_utf8_lossy(&bytes).replace(&*file.to_string_lossy(), self.dest);
+        if self.late {
+            output.push_str(&format!("\nit did not end within {} s", TIMEOUT.as_secs()));
+        }
+        let (dest, command) = (self.dest, self.command);
+        let mut message = format!("cannot write {dest}: its check `{command}` refuses it");
+        let lines: Vec<&str> = output.lines().collect();
+        for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+            message.push_str(&format!("\n  {}", secrets.line(line)));
+        }
+        Err(Failure::new(Code::Config, message).hint(HINT))
+    }
+}
+
+const HINT: &str = "the check is the playbook's; the file stays as it was";
 
 /// A shell is not involved, but people quote what they would quote for one.
 fn unquoted(word: &str) -> String {
@@ -83,42 +196,4 @@ fn find(root: &Root, word: &str) -> Option<std::path::PathBuf> {
         std::fs::metadata(path)
             .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     })
-}
-
-/// Whether it exited with 0, and what it wrote. The output goes to a file: a pipe that is
-/// full would stop it.
-fn run(program: &std::path::Path, words: &[String]) -> std::io::Result<(bool, String)> {
-    use std::io::{Read as _, Seek as _};
-    let output = rustix::fs::memfd_create(c"validate", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut output = std::fs::File::from(output);
-    let mut child = Command::new(program)
-        .args(words)
-        .env_clear()
-        .env("PATH", PATH)
-        .env("LANG", "C.UTF-8")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output.try_clone()?)
-        .spawn()?;
-    let end = Instant::now() + TIMEOUT;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if Instant::now() > end {
-            let _ = child.kill();
-            let _ = child.wait();
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    output.rewind()?;
-    let mut bytes = Vec::new();
-    output.take(1 << 20).read_to_end(&mut bytes)?;
-    let mut text = String::from_utf8_lossy(&bytes).into_owned();
-    if status.is_none() {
-        text.push_str(&format!("\nit did not end within {} s", TIMEOUT.as_secs()));
-    }
-    Ok((status.is_some_and(|status| status.success()), text))
 }

@@ -523,3 +523,100 @@ fn a_refused_file_stays_as_it_was_and_so_do_those_before_it() {
     b.run(&["start"]).exits(78).says("refuses it");
     assert_eq!(contents(), before);
 }
+
+#[test]
+fn while_a_check_runs_services_and_clients_are_served_and_a_stop_ends_it() {
+    let mut b = TestBox::new();
+    b.put(
+        "settings",
+        "PORT",
+        json!({"variable": "port", "type": "port"}),
+    );
+    b.put("variables", "port", json!(1));
+    from_files(&mut b, "PORT=1\n");
+    b.template("/etc/first.conf", "{{ port }}\n");
+    b.template("/etc/checked.conf", "port={{ port }}\n");
+    b.script(
+        "check",
+        "[ -e ROOT/go ] || echo up > ROOT/checking; until [ -e ROOT/go ]; do sleep 0.02; done",
+    );
+    b.contract["templates"][1]["validate"] = json!("/bin/check %s");
+    service(&mut b, "web", "Restart=always\n");
+    b.file("/go", "");
+    let running = b.start();
+    b.wait_for("/web.log");
+    let contents = || {
+        ["first", "checked"]
+            .map(|name| fs::read_to_string(b.path(&format!("/etc/{name}.conf"))).unwrap())
+    };
+    let reload = |text: &str| {
+        fs::remove_file(b.path("/go")).unwrap();
+        let _ = fs::remove_file(b.path("/checking"));
+        edit(&b, text);
+        let client = b.spawn(&["reload"]);
+        b.wait_for("/checking");
+        (client, std::time::Instant::now())
+    };
+
+    let (client, begun) = reload("PORT=2\n");
+    let status = b.run(&["status", "--json"]).out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let pid = status["services"][0]["pid"].to_string();
+    assert!(
+        std::process::Command::new("/bin/kill")
+            .args(["-KILL", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    wait("web again", || {
+        (log(&b, "web") == "start\nstart\n").then_some(())
+    });
+    b.run(&["reload"])
+        .exits(1)
+        .says("another reload is under way");
+    // A check has 20 s.
+    assert!(begun.elapsed().as_secs() < 15, "the box stood still");
+    b.file("/go", "");
+    common::Ended::of(client.wait_with_output().unwrap()).exits(0);
+    assert_eq!(contents(), ["2\n", "port=2\n"]);
+
+    let (client, begun) = reload("PORT=3\n");
+    running.stop().exits(0);
+    assert!(begun.elapsed().as_secs() < 15, "the box stood still");
+    common::Ended::of(client.wait_with_output().unwrap())
+        .exits(1)
+        .says("the box is stopping");
+    assert_eq!(contents(), ["2\n", "port=2\n"]);
+}
+
+#[test]
+fn long_a_check_that_does_not_end_is_killed_and_refuses() {
+    let mut b = TestBox::new();
+    b.put(
+        "settings",
+        "PORT",
+        json!({"variable": "port", "type": "port"}),
+    );
+    b.put("variables", "port", json!(1));
+    from_files(&mut b, "PORT=1\n");
+    b.template("/etc/checked.conf", "port={{ port }}\n");
+    b.script("check", "[ -e ROOT/go ] || exec sleep 1000");
+    b.contract["templates"][0]["validate"] = json!("/bin/check %s");
+    service(&mut b, "web", "");
+    b.file("/go", "");
+    let running = b.start().until(&b, "web ready");
+    fs::remove_file(b.path("/go")).unwrap();
+    edit(&b, "PORT=2\n");
+    b.run(&["reload"])
+        .exits(1)
+        .says("cannot write /etc/checked.conf: its check `/bin/check %s` refuses it")
+        .says("it did not end within 20 s");
+    let text = fs::read_to_string(b.path("/etc/checked.conf")).unwrap();
+    assert_eq!(text, "port=1\n");
+    running.stop().exits(0);
+    // At the start as well.
+    b.run(&["start"])
+        .exits(78)
+        .says("it did not end within 20 s");
+}

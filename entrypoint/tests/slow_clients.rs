@@ -237,3 +237,45 @@ fn who_waits_for_services_is_counted_and_makes_room_when_he_goes() {
     }
     running.stop().exits(0);
 }
+
+#[test]
+fn an_answer_that_is_not_read_holds_up_nobody_and_waits_for_its_reader() {
+    let mut b = TestBox::new();
+    // More than the sockets' own buffers take.
+    b.script(
+        "app",
+        "head -c 300000 /dev/zero | tr '\\0' x | fold -w 5000\necho\nexec sleep 1000",
+    );
+    for name in ["a", "b", "c"] {
+        b.unit(
+            &format!("{name}.service"),
+            "[Service]\nExecStart=ROOT/bin/app\n",
+        );
+    }
+    let running = b.start().until(&b, "c ready");
+    let logs = b"{\"verb\":\"logs\",\"name\":null,\"follow\":false}\n";
+    common::wait("logs", || {
+        let mut client = connect(&b, CONTROL, logs);
+        let mut text = Vec::new();
+        client.read_to_end(&mut text).unwrap();
+        (text.len() > 600_000).then_some(())
+    });
+    let begun = Instant::now();
+    let mut slow: Vec<UnixStream> = (0..30).map(|_| connect(&b, CONTROL, logs)).collect();
+    b.run(&["status"]).exits(0).says("c ");
+    let took = begun.elapsed().as_secs_f64();
+    assert!(took < 5.0, "{took}");
+    std::thread::sleep(Duration::from_secs(1));
+    let mut text = String::new();
+    slow[0].read_to_string(&mut text).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(answer.to_string().len() > 600_000, "{}", text.len());
+    // The others are let go.
+    for client in &mut slow[1..3] {
+        let mut text = Vec::new();
+        std::thread::sleep(Duration::from_secs(11).saturating_sub(begun.elapsed()));
+        client.read_to_end(&mut text).unwrap();
+        assert!(text.len() < 600_000, "{}", text.len());
+    }
+    running.stop().exits(0);
+}

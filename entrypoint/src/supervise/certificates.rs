@@ -15,7 +15,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::{CERTIFICATES, Supervisor};
 use crate::certificates::{DAY, InUse, left};
-use crate::log::{fail, say, warn};
+use crate::log::{fail, warn};
 use crate::supervisord::words::unix_time;
 
 const LOOK: Duration = Duration::from_secs(3600);
@@ -156,7 +156,7 @@ impl Supervisor<'_> {
         if self.ending.is_some() {
             return;
         }
-        if self.slots.iter().any(|slot| slot.pending.is_some()) {
+        if self.is_reloading() {
             // Services are about to start with other files.
             self.certificates.due = Some(now + SETTLED);
             return;
@@ -171,18 +171,6 @@ impl Supervisor<'_> {
             self.renew_certificates();
         }
         self.tell_of_ends(true);
-    }
-
-    /// As `tiffin reload`, of certificates and keys alone: what else somebody is editing
-    /// waits for his word.
-    fn renew_certificates(&mut self) {
-        match self.reload_certificates() {
-            Ok(lines) if lines.is_empty() => {}
-            Ok(lines) => say(&format!("certificates are renewed\n{}", lines.join("\n"))),
-            Err(failure) => warn(&format!(
-                "certificates are not renewed, the former stay in use: {failure}"
-            )),
-        }
     }
 
     /// What ends soon. At the start `preflight` has said it.

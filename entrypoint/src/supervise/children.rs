@@ -149,8 +149,9 @@ impl Supervisor<'_> {
     pub(super) fn reap(&mut self) {
         self.seen = None;
         while let Some((pid, ended, cpu)) = sys::reap_with_usage() {
-            // Nobody's: an orphan, which is all there is to do about it.
+            // No service's: an orphan, which is all there is to do about it, or a check.
             let Some((at, role)) = self.processes.remove(&pid.as_raw_nonzero().get()) else {
+                self.check_ended(pid, ended);
                 continue;
             };
             self.slots[at].cpu_of_ended += cpu;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::Supervisor;
 use super::follow::Followers;
 use super::machine::{Event, State, describe};
 use super::slot::Slot;
+use super::{CLIENT, KIND, Supervisor};
 use crate::backup::schedule;
 use crate::control::{Reply, Request, Status};
 use crate::log::{rfc3339, shown};
@@ -24,12 +24,13 @@ const CLIENT_LIMIT: usize = 64;
 const WAITING_LIMIT: usize = 64;
 /// For services to get there.
 const WAIT: Duration = Duration::from_secs(3600);
-/// For a request, from the connection on.
+/// For a request, from the connection on, and then for reading the answer.
 const REQUEST: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub struct Clients {
     open: HashMap<usize, (UnixStream, Vec<u8>, Instant)>,
+    answers: HashMap<usize, Answer>,
     next: usize,
     waiting: Vec<Waiting>,
     pub(super) followers: Followers,
@@ -73,7 +74,9 @@ impl Clients {
     pub fn deadline(&self) -> Option<Instant> {
         let asking = self.open.values().map(|(_, _, until)| *until);
         let waiting = self.waiting.iter().map(|client| client.until);
-        asking.chain(waiting).chain(self.followers.deadline()).min()
+        let reading = self.answers.values().map(|answer| answer.until);
+        let all = asking.chain(waiting).chain(reading);
+        all.chain(self.followers.deadline()).min()
     }
 
     /// Whether one more may wait; those who went away make room.
@@ -89,35 +92,73 @@ impl Clients {
         self.waiting.len() < WAITING_LIMIT
     }
 
-    /// Lets go who says nothing, and who follows and does not read.
+    /// Lets go who says nothing, and who does not read.
     pub fn let_go(&mut self, now: Instant) {
         self.open.retain(|_, (_, _, until)| *until > now);
-        self.waiting.retain(|client| {
-            let late = client.until <= now;
-            if late {
-                let reason = "it is still under way; `tiffin status` says how far it is";
-                answer(&client.stream, &Reply::Refused(reason.to_owned()));
-            }
-            !late
-        });
+        self.answers.retain(|_, answer| answer.until > now);
         self.followers.let_go(now);
     }
 }
 
-/// A client that does not read loses its answer; the loop does not wait for it long.
-pub fn answer(stream: &UnixStream, reply: &Reply) {
-    let Ok(mut text) = serde_json::to_vec(reply) else {
-        return;
-    };
-    text.push(b'\n');
-    let _ = stream.set_nonblocking(false);
-    let _ = stream.set_write_timeout(Some(Duration::from_millis(500)));
-    let mut stream = stream;
-    let _ = stream.write_all(&text);
+/// What a client has not read yet.
+struct Answer {
+    stream: UnixStream,
+    text: Vec<u8>,
+    sent: usize,
+    until: Instant,
+}
+
+impl Answer {
+    /// Whether something is left that the client may still read.
+    fn send(&mut self) -> bool {
+        while self.sent < self.text.len() {
+            match self.stream.write(&self.text[self.sent..]) {
+                Ok(count @ 1..) => self.sent += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+                Ok(0) => return false,
+            }
+        }
+        false
+    }
 }
 
 impl Supervisor<'_> {
+    /// What the client does not take at once waits for it; the loop does not.
+    pub(super) fn answer(&mut self, stream: UnixStream, reply: &Reply) {
+        let Ok(mut text) = serde_json::to_vec(reply) else {
+            return;
+        };
+        text.push(b'\n');
+        let until = Instant::now() + REQUEST;
+        let mut answer = Answer {
+            stream,
+            text,
+            sent: 0,
+            until,
+        };
+        let clients = &mut self.clients;
+        if answer.stream.set_nonblocking(true).is_err()
+            || !answer.send()
+            || clients.answers.len() >= CLIENT_LIMIT
+        {
+            return;
+        }
+        let id = clients.next & 0x7fff_ffff;
+        clients.next = id + 1;
+        let data = EventData::new_u64(CLIENT << KIND | id as u64);
+        if epoll::add(&self.epoll, &answer.stream, data, EventFlags::OUT).is_ok() {
+            clients.answers.insert(id, answer);
+        }
+    }
+
     pub(super) fn request(&mut self, id: usize) {
+        if let Some(answer) = self.clients.answers.get_mut(&id) {
+            if !answer.send() {
+                self.clients.answers.remove(&id);
+            }
+            return;
+        }
         let Some((stream, bytes, _)) = self.clients.open.get_mut(&id) else {
             return;
         };
@@ -138,12 +179,12 @@ impl Supervisor<'_> {
             let _ = epoll::delete(&self.epoll, &stream);
             if end.is_none_or(|end| end >= REQUEST_LIMIT) {
                 let reason = format!("the request is longer than {REQUEST_LIMIT} bytes");
-                return answer(&stream, &Reply::Refused(reason));
+                return self.answer(stream, &Reply::Refused(reason));
             }
             match serde_json::from_slice(&bytes) {
                 Ok(request) => self.serve(stream, request),
-                Err(error) => answer(
-                    &stream,
+                Err(error) => self.answer(
+                    stream,
                     &Reply::Refused(format!("the request cannot be read: {error}")),
                 ),
             }
@@ -160,20 +201,21 @@ impl Supervisor<'_> {
                     | Request::Logs { .. }
             )
         {
-            return answer(&stream, &Reply::Refused("the box is stopping".to_owned()));
+            return self.answer(stream, &Reply::Refused("the box is stopping".to_owned()));
         }
         let (name, goal) = match request {
             Request::Status { measure } => {
-                return answer(&stream, &Reply::Services(self.status(measure)));
+                let reply = Reply::Services(self.status(measure));
+                return self.answer(stream, &reply);
             }
             Request::Certificates => {
                 let all = self.loaded.iter().flat_map(|loaded| &loaded.certificates);
                 let told = all.map(crate::certificates::InUse::told).collect();
-                return answer(&stream, &Reply::Certificates(told));
+                return self.answer(stream, &Reply::Certificates(told));
             }
             Request::Health { question } => {
                 let (yes, reason) = self.verdict(question);
-                return answer(&stream, &Reply::Health { yes, reason });
+                return self.answer(stream, &Reply::Health { yes, reason });
             }
             Request::Logs { name, follow: true } => return self.follow_logs(stream, name),
             Request::Logs { name, .. } => {
@@ -186,13 +228,13 @@ impl Supervisor<'_> {
                     ),
                     Err(reason) => Reply::Refused(reason),
                 };
-                return answer(&stream, &reply);
+                return self.answer(stream, &reply);
             }
-            Request::Diff { paths } => return self.serve_diff(&stream, &paths),
+            Request::Diff { paths } => return self.serve_diff(stream, &paths),
             // The others wait for services. Asked before anything is done.
             _ if !self.clients.have_room() => {
                 let reason = format!("{WAITING_LIMIT} others wait for services already");
-                return answer(&stream, &Reply::Refused(reason));
+                return self.answer(stream, &Reply::Refused(reason));
             }
             Request::Reload { dry_run } => return self.serve_reload(stream, dry_run),
             Request::ReloadService { ref name } => (name.clone(), Goal::Settled),
@@ -202,20 +244,18 @@ impl Supervisor<'_> {
         let services = self.called(&name);
         if services.is_empty() {
             let names: Vec<&str> = self.slots.iter().map(super::Slot::name).collect();
-            return answer(
-                &stream,
-                &Reply::Refused(format!(
-                    "no service is called {name}; there are {}",
-                    names.join(", ")
-                )),
+            let reason = format!(
+                "no service is called {name}; there are {}",
+                names.join(", ")
             );
+            return self.answer(stream, &Reply::Refused(reason));
         }
         if let Request::ReloadService { .. } = request {
             for at in &services {
                 if let Err(reason) = self.reload_service(*at) {
                     let name = self.slots[*at].name();
                     let reason = format!("cannot reload {name}: {reason}");
-                    return answer(&stream, &Reply::Refused(reason));
+                    return self.answer(stream, &Reply::Refused(reason));
                 }
             }
             return self.wait_for(stream, services, goal, Reply::Done);
@@ -258,8 +298,8 @@ impl Supervisor<'_> {
 
     /// Answers those whose services have got where they were to go.
     pub(super) fn answer_waiting(&mut self) {
-        let mut waiting = std::mem::take(&mut self.clients.waiting);
-        waiting.retain(|client| {
+        let now = Instant::now();
+        for client in std::mem::take(&mut self.clients.waiting) {
             let states = || {
                 client
                     .services
@@ -284,20 +324,21 @@ impl Supervisor<'_> {
             let reload_failed = slots()
                 .filter(|_| client.goal == Goal::Settled)
                 .find_map(|slot| Some((slot.name(), slot.reload_failed.as_ref()?)));
-            if let Some((name, reason)) = reload_failed.filter(|_| there) {
-                let reason = format!("cannot reload {name}: {reason}");
-                answer(&client.stream, &Reply::Refused(reason));
-            } else if there && !failed {
-                answer(&client.stream, &client.reply);
+            let reply = if let Some((name, reason)) = reload_failed.filter(|_| there) {
+                Reply::Refused(format!("cannot reload {name}: {reason}"))
             } else if failed {
-                answer(
-                    &client.stream,
-                    &Reply::Refused("it did not start; `tiffin logs NAME` shows why".to_owned()),
-                );
-            }
-            !there && !failed
-        });
-        self.clients.waiting = waiting;
+                Reply::Refused("it did not start; `tiffin logs NAME` shows why".to_owned())
+            } else if there {
+                client.reply
+            } else if client.until <= now {
+                let reason = "it is still under way; `tiffin status` says how far it is";
+                Reply::Refused(reason.to_owned())
+            } else {
+                self.clients.waiting.push(client);
+                continue;
+            };
+            self.answer(client.stream, &reply);
+        }
     }
 
     fn status(&mut self, measure: bool) -> Vec<Status> {

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::clients::answer;
 use super::{FOLLOWER, KIND, Supervisor};
 use crate::control::Reply;
 use crate::log::{Tapped, shown};
@@ -99,11 +98,11 @@ impl Supervisor<'_> {
     pub(super) fn follow_logs(&mut self, stream: UnixStream, name: Option<String>) {
         let lines = match self.recent_lines(name.as_deref()) {
             Ok(lines) => lines,
-            Err(reason) => return answer(&stream, &Reply::Refused(reason)),
+            Err(reason) => return self.answer(stream, &Reply::Refused(reason)),
         };
         if self.clients.followers.open.len() >= LIMIT {
             let reason = format!("{LIMIT} others follow the logs already");
-            return answer(&stream, &Reply::Refused(reason));
+            return self.answer(stream, &Reply::Refused(reason));
         }
         let mut output = serde_json::to_vec(&Reply::Follows).unwrap_or_default();
         output.push(b'\n');

@@ -129,6 +129,7 @@ pub struct Supervisor<'a> {
     rpc: rpc::Server,
     http: observe::Server,
     loaded: Option<Loaded<'a>>,
+    underway: Option<reload::Underway<'a>>,
     certificates: certificates::Watch,
     events: events::Events,
     /// Without a box: as supervisord, which outlives its programs.
@@ -267,6 +268,7 @@ impl<'a> Supervisor<'a> {
             rpc,
             http,
             loaded: None,
+            underway: None,
             certificates: certificates::Watch::default(),
             events: events::Events::default(),
             alone,
@@ -511,6 +513,11 @@ impl<'a> Supervisor<'a> {
             .chain(self.rpc.deadline())
             .chain(self.clients.deadline())
             .chain(self.certificates.deadline())
+            .chain(
+                self.underway
+                    .as_ref()
+                    .and_then(|underway| underway.deadline()),
+            )
             .chain(self.timers_due)
             .chain(self.sizes.deadline())
             .chain(self.draining)
@@ -675,6 +682,7 @@ impl<'a> Supervisor<'a> {
         self.ending_since = Instant::now();
         self.ending = Some(self.ending_since + limit);
         self.supervisor_stops();
+        self.abandon_reload();
         self.last = plan::last(self.slots.iter().map(|slot| &slot.planned));
         // What stops already, perhaps with a limit of its own, has no more time than all.
         for at in 0..self.slots.len() {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use contract::{Contract, HandlerAction, Variables};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::process::Pid;
 use services::{Kind, Service};
 
-use super::clients::{Goal, answer};
+use super::clients::Goal;
 use super::machine::{Event, Phase, Rules, State};
 use super::slot::{Renewing, Slot};
 use super::{KIND, NOTIFY, Role, Supervisor};
@@ -21,7 +22,7 @@ use crate::control::Reply;
 use crate::effects::{self, Effect};
 use crate::engine::Engine;
 use crate::exit::{Code, Failure, Result};
-use crate::log::say;
+use crate::log::{say, warn};
 use crate::plan::{self, Plan, Planned};
 use crate::secrets::Secrets;
 use crate::sys::{self, Ended};
@@ -66,6 +67,31 @@ struct Prepared {
     steps: Vec<Step>,
     planned: Vec<Planned>,
     warnings: Vec<String>,
+}
+
+/// A reload whose files are being written.
+pub struct Underway<'a> {
+    lines: Vec<String>,
+    prepared: Prepared,
+    writing: files::Writing<'a>,
+    asker: Asker,
+}
+
+/// What is told, and what is to be written before it is true.
+type Begun<'a> = (Vec<String>, Option<(Prepared, files::Writing<'a>)>);
+
+impl Underway<'_> {
+    pub fn deadline(&self) -> Option<Instant> {
+        self.writing.deadline()
+    }
+}
+
+/// Who is told what came of it.
+enum Asker {
+    Signal,
+    Client(UnixStream),
+    /// Certificates have other files, or end soon.
+    Clock,
 }
 
 /// What is read again.
@@ -118,10 +144,7 @@ impl<'a> Supervisor<'a> {
     /// For SIGHUP: what a client would be told goes to the log.
     pub(super) fn reload_on_signal(&mut self) {
         say("SIGHUP: reading the settings again");
-        match self.reload(Scope::Everything) {
-            Ok((lines, _)) => say(&lines.join("\n")),
-            Err(failure) => say(&format!("nothing is reloaded: {failure}")),
-        }
+        self.reload(Scope::Everything, Asker::Signal);
     }
 
     pub(super) fn serve_reload(&mut self, stream: UnixStream, dry_run: bool) {
@@ -129,37 +152,72 @@ impl<'a> Supervisor<'a> {
             true => Scope::DryRun,
             false => Scope::Everything,
         };
-        match self.reload(scope) {
-            Ok((lines, services)) => {
-                self.wait_for(stream, services, Goal::Settled, Reply::Lines(lines))
-            }
-            Err(failure) => answer(&stream, &Reply::Refused(failure.to_string())),
-        }
+        self.reload(scope, Asker::Client(stream));
     }
 
-    /// What was done, and nothing when nothing changed.
-    pub(super) fn reload_certificates(&mut self) -> Result<Vec<String>> {
-        let (lines, _) = self.reload(Scope::Certificates)?;
-        Ok(lines)
+    /// As `tiffin reload`, of certificates and keys alone: what else somebody is editing
+    /// waits for his word.
+    pub(super) fn renew_certificates(&mut self) {
+        self.reload(Scope::Certificates, Asker::Clock);
     }
 
-    pub(super) fn serve_diff(&mut self, stream: &UnixStream, paths: &[String]) {
+    pub(super) fn serve_diff(&mut self, stream: UnixStream, paths: &[String]) {
         let reply = match self.prepare(paths, Scope::DryRun) {
             Ok(prepared) => Reply::Lines(prepared.diff.lines().map(str::to_owned).collect()),
             Err(failure) => Reply::Refused(failure.to_string()),
         };
-        answer(stream, &reply);
+        self.answer(stream, &reply);
     }
 
-    /// What was done, and the services that are not there yet.
-    fn reload(&mut self, scope: Scope) -> Result<(Vec<String>, Vec<usize>)> {
-        if self.slots.iter().any(|slot| slot.pending.is_some()) {
+    fn reload(&mut self, scope: Scope, asker: Asker) {
+        match self.begin_reload(scope) {
+            Ok((lines, None)) => self.reloaded(asker, Ok((lines, Vec::new()))),
+            Ok((lines, Some((prepared, writing)))) => {
+                self.underway = Some(Underway {
+                    lines,
+                    prepared,
+                    writing,
+                    asker,
+                });
+                self.go_on_reloading();
+            }
+            Err(failure) => self.reloaded(asker, Err(failure)),
+        }
+    }
+
+    /// Tells whoever asked what was done, and of which services that is to be awaited.
+    fn reloaded(&mut self, asker: Asker, done: Result<(Vec<String>, Vec<usize>)>) {
+        match (asker, done) {
+            (Asker::Signal, Ok((lines, _))) => say(&lines.join("\n")),
+            (Asker::Signal, Err(failure)) => say(&format!("nothing is reloaded: {failure}")),
+            (Asker::Client(stream), Ok((lines, services))) => {
+                self.wait_for(stream, services, Goal::Settled, Reply::Lines(lines));
+            }
+            (Asker::Client(stream), Err(failure)) => {
+                self.answer(stream, &Reply::Refused(failure.to_string()));
+            }
+            (Asker::Clock, Ok((lines, _))) if lines.is_empty() => {}
+            (Asker::Clock, Ok((lines, _))) => {
+                say(&format!("certificates are renewed\n{}", lines.join("\n")));
+            }
+            (Asker::Clock, Err(failure)) => warn(&format!(
+                "certificates are not renewed, the former stay in use: {failure}"
+            )),
+        }
+    }
+
+    pub(super) fn is_reloading(&self) -> bool {
+        self.underway.is_some() || self.slots.iter().any(|slot| slot.pending.is_some())
+    }
+
+    fn begin_reload(&mut self, scope: Scope) -> Result<Begun<'a>> {
+        if self.is_reloading() {
             return Err(Failure::new(Code::Failed, "another reload is under way"));
         }
         let prepared = self.prepare(&[], scope)?;
         let is_nothing = prepared.changed.is_empty() && prepared.steps.is_empty();
         if is_nothing && scope == Scope::Certificates {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok((Vec::new(), None));
         }
         let mut lines: Vec<String> = match scope {
             // People asked for nothing: which files changed says enough.
@@ -172,7 +230,7 @@ impl<'a> Supervisor<'a> {
             lines.push("nothing changes".to_owned());
         }
         if scope == Scope::DryRun {
-            return Ok((lines, Vec::new()));
+            return Ok((lines, None));
         }
         // Users that do not exist are found before a file is written.
         for planned in &prepared.planned {
@@ -182,7 +240,61 @@ impl<'a> Supervisor<'a> {
         }
         let contract = self.loaded()?.contract;
         let engine = Engine::new(contract, &prepared.variables);
-        files::write(contract, &engine, self.root, &prepared.secrets)?;
+        let writing = files::Writing::begin(contract, &engine)?;
+        Ok((lines, Some((prepared, writing))))
+    }
+
+    /// Writes files until one must be checked first: that check is a process like others, and
+    /// services, signals and clients are served while it runs.
+    fn go_on_reloading(&mut self) {
+        let Some(mut underway) = self.underway.take() else {
+            return;
+        };
+        let done = match underway.writing.go_on(self.root) {
+            Ok(false) => {
+                self.underway = Some(underway);
+                return;
+            }
+            Ok(true) => self.finish_reload(underway.prepared),
+            Err(failure) => Err(failure),
+        };
+        let done = done.map(|services| (underway.lines, services));
+        self.reloaded(underway.asker, done);
+    }
+
+    /// A process ended that is no service's: the check that a reload waits for, perhaps.
+    pub(super) fn check_ended(&mut self, pid: Pid, ended: Ended) {
+        let is_it = |underway: &mut Underway<'_>| {
+            let check = underway.writing.check();
+            check.is_some_and(|check| check.pid() == Some(pid))
+        };
+        let Some(mut underway) = self.underway.take_if(is_it) else {
+            return;
+        };
+        let secrets = &underway.prepared.secrets;
+        let success = ended == Ended::Exit(0);
+        match underway.writing.answered(self.root, success, secrets) {
+            Ok(()) => {
+                self.underway = Some(underway);
+                self.go_on_reloading();
+            }
+            Err(failure) => self.reloaded(underway.asker, Err(failure)),
+        }
+    }
+
+    /// The box stops: files that were written are put back.
+    pub(super) fn abandon_reload(&mut self) {
+        if let Some(underway) = self.underway.take() {
+            underway.writing.abandon(self.root);
+            let failure = Failure::new(Code::Failed, "the box is stopping");
+            self.reloaded(underway.asker, Err(failure));
+        }
+    }
+
+    /// All is written: what that means for services.
+    fn finish_reload(&mut self, prepared: Prepared) -> Result<Vec<usize>> {
+        let contract = self.loaded()?.contract;
+        let engine = Engine::new(contract, &prepared.variables);
         ca_bundle::write(contract, &engine, self.root)?;
         say(&format!("reload: {} files changed", prepared.changed.len()));
         for step in &prepared.steps {
@@ -195,7 +307,7 @@ impl<'a> Supervisor<'a> {
         new.retain(|one| !before.contains(one));
         certificates::announce(&new);
         self.advance();
-        Ok((lines, services))
+        Ok(services)
     }
 
     fn prepare(&self, paths: &[String], scope: Scope) -> Result<Prepared> {
@@ -612,6 +724,15 @@ impl<'a> Supervisor<'a> {
             } else {
                 self.is_renewed(at);
             }
+        }
+        if let Some(underway) = &mut self.underway
+            && underway
+                .writing
+                .deadline()
+                .is_some_and(|until| until <= now)
+            && let Some(check) = underway.writing.check()
+        {
+            check.kill();
         }
     }
 }
