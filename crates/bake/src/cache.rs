@@ -10,6 +10,7 @@
 //! CACHE/downloads/wheels/       what pip had, as files, for builds without a network
 //! CACHE/downloads/base/SUITE/   packages and lists of a base
 //! CACHE/downloads/lists/SUITE/  apt's package lists
+//! CACHE/downloads/digests/      of all of these, see [`crate::downloads`]
 //! CACHE/work/PID-TIME/          a build that is running, or was killed
 //! ```
 //!
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    downloads,
     error::{Error, Result},
     reads::Reads,
     sealed,
@@ -211,6 +213,7 @@ impl Cache {
                     .iter()
                     .flat_map(|basis| entries(basis)),
             )
+            .chain(files_below(&self.downloads().join(downloads::DIGESTS)))
             .filter(|path| json(path) && !hidden(path) && !path.ends_with("record.json"))
             .collect();
         found.sort();
@@ -241,6 +244,15 @@ impl Cache {
         flock(&file, FlockOperation::LockExclusive)
             .map_err(|e| Error::io("lock", &lock)(e.into()))?;
         Ok(Work { path, _lock: file })
+    }
+
+    /// Whether a build is at work.
+    pub fn is_busy(&self) -> Result<bool> {
+        let path = self.root.join("work.lock");
+        let gate = File::create(&path).map_err(Error::io("make", &path))?;
+        flock(&gate, FlockOperation::LockExclusive)
+            .map_err(|e| Error::io("lock", &path)(e.into()))?;
+        self.sweep()
     }
 
     /// Removes what killed builds have left, with the gate held; whether others are at work.
@@ -371,7 +383,8 @@ impl Cache {
                         continue;
                     };
                     if found.is_dir() {
-                        if kind != Kind::Download || !path.ends_with("lists") {
+                        let apart = path.ends_with("lists") || path.ends_with(downloads::DIGESTS);
+                        if kind != Kind::Download || !apart {
                             stack.push(path);
                         }
                     } else if found.is_file() && found.len() > 0 {
@@ -426,6 +439,13 @@ impl Cache {
                 }
                 _ => fs::remove_file(&kept.path).is_ok(),
             };
+            if gone && kept.kind == Kind::Download {
+                let _ = fs::remove_file(downloads::note(&self.downloads(), &kept.path));
+            }
+            if gone && kept.kind == Kind::Lists {
+                let note = downloads::note(&self.downloads(), &kept.path);
+                let _ = fs::remove_dir_all(note.with_extension(""));
+            }
             if gone {
                 pruned.left = pruned.left.saturating_sub(kept.bytes);
                 pruned.removed.push(kept);
@@ -455,6 +475,17 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .collect()
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for path in entries(dir) {
+        match path.is_dir() {
+            true => files.extend(files_below(&path)),
+            false => files.push(path),
+        }
+    }
+    files
 }
 
 fn inside(dir: &Path) -> impl Iterator<Item = PathBuf> {

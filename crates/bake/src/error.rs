@@ -58,6 +58,8 @@ pub enum Error {
     /// Something that ran without a network, and may have wanted one.
     #[error("{0}")]
     Offline(Box<Error>),
+    #[error("cannot use the download {}: it is damaged: its digest is sha256:{found}", path.display())]
+    Download { path: PathBuf, found: String },
     #[error("stopped by a signal")]
     Interrupted,
     #[error("cannot understand what Ansible did in layer `{layer}`: {reason}")]
@@ -179,6 +181,9 @@ impl Error {
             }
             Error::Step { hint, .. } | Error::Sandbox { hint, .. } => hint.clone(),
             Error::Rootless { hint, .. } => Some(hint.clone()),
+            Error::Download { .. } => {
+                Some("remove the file and build without --offline; it will be fetched anew".into())
+            }
             _ => None,
         }
     }

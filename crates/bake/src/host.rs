@@ -217,7 +217,7 @@ impl Host {
         let (kept, archives) = (cache.join("apt"), dir.with_file_name("archives"));
         make(&kept)?;
         make(&archives.join("partial"))?;
-        share(&kept, &archives)?;
+        share(&kept, &archives, false)?;
         let (pip, wheels) = (cache.join("pip"), cache.join("wheels"));
         make(&pip)?;
         make(&wheels)?;
@@ -294,7 +294,7 @@ impl Host {
 
     /// Leaves the packages that apt has fetched to later builds.
     pub fn keep_packages(&self) -> Result<()> {
-        share(&self.archives, &self.kept)
+        share(&self.archives, &self.kept, true)
     }
 
     /// Makes files of what pip has fetched for this layer, for builds without a network. The
@@ -369,8 +369,9 @@ pub fn bytes_below(dir: &Path) -> u64 {
 }
 
 /// Gives the packages in one directory names in another too. apt moves a package to its name
-/// when it is whole.
-fn share(from: &Path, to: &Path) -> Result<()> {
+/// when it is whole, and dates it as its server does; `dated` gives those that are new the
+/// present as their time, by which they are pruned.
+fn share(from: &Path, to: &Path, dated: bool) -> Result<()> {
     for entry in fs::read_dir(from)
         .map_err(Error::io("read", from))?
         .flatten()
@@ -383,6 +384,9 @@ fn share(from: &Path, to: &Path) -> Result<()> {
             // A prune may have taken it meanwhile: it is fetched again.
             Err(e) if !matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
                 return Err(Error::io("link", &path)(e));
+            }
+            Ok(()) if dated => {
+                let _ = File::open(&path).and_then(|deb| deb.set_modified(SystemTime::now()));
             }
             _ => {}
         }

@@ -11,6 +11,7 @@ pub mod cache;
 mod capture;
 mod clean;
 mod dates;
+pub mod downloads;
 mod edits;
 mod error;
 mod facts;
@@ -31,6 +32,7 @@ mod units;
 mod variables;
 
 use std::{
+    cell::Cell,
     fs,
     path::{Path, PathBuf},
     sync::mpsc::{self, RecvTimeoutError},
@@ -183,6 +185,7 @@ pub fn bake(recipe: &Recipe, options: &Options) -> Result<Baked> {
         inputs: &inputs,
         expressions: &expressions,
         clock: keys::clock(options),
+        checked: Cell::new(false),
     };
     for index in 0..=recipe.layers.len() {
         interrupt::check()?;
@@ -330,6 +333,8 @@ struct Kitchen<'a> {
     expressions: &'a [String],
     /// SOURCE_DATE_EPOCH of all that runs.
     clock: u64,
+    /// Whether the downloads are known to be sound.
+    checked: Cell<bool>,
 }
 
 /// What a layer begins with.
@@ -353,6 +358,14 @@ impl Kitchen<'_> {
         records: &[Record],
         made: &Path,
     ) -> Result<(Record, reads::Record)> {
+        let downloads = self.cache.downloads();
+        if !self.checked.replace(true) {
+            for damaged in downloads::check(&downloads, self.options.offline)? {
+                let path = damaged.path.display();
+                let note = format!("{path} is damaged: it is removed, to be fetched again");
+                self.options.progress.note(&note);
+            }
+        }
         let tree = made.join("tree");
         fs::create_dir_all(&tree).map_err(Error::io("make", &tree))?;
         let (record, read) = match layer {
@@ -371,6 +384,7 @@ impl Kitchen<'_> {
                     .map_err(|problem| problem.when_full(self.options.cache))?
             }
         };
+        downloads::seal(&downloads)?;
         clean::clean(&tree, self.clock)?;
         let record = Record {
             placeholders: secrets::find(&tree)?,

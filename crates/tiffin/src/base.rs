@@ -1,7 +1,7 @@
 //! A recipe's base that is an image or a tar: read here, so that `bake` knows no such format.
 
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +9,7 @@ use image::registry::Remote;
 use image::{Format, Image, Platform, Reference};
 use recipe::{Base, Recipe};
 
-use crate::{printer::Printer, push};
+use crate::{build::replace, note, printer::Printer, push};
 
 /// The image, or the root file system, that a recipe is put on.
 pub struct BaseImage<'a> {
@@ -39,12 +39,29 @@ pub fn open<'a>(
     let source = match &recipe.base {
         Base::DockerArchive(path) => Source::Archive(Box::new(open(path, Format::Docker)?)),
         Base::OciArchive(path) => Source::Archive(Box::new(open(path, Format::Oci)?)),
-        Base::Docker(name) if offline => bail!(
-            "cannot ask for the base docker://{name} without a network: save it as an archive, and use base: docker-archive:FILE or oci-archive:FILE"
-        ),
         Base::Docker(name) => {
-            let name: Reference = name.parse().map_err(image::Error::from)?;
-            let found = Remote::find(&name, &platform, &push::options())?;
+            let reference: Reference = name.parse().map_err(image::Error::from)?;
+            let answer = bake::cache::hash(&[name, &format!("{platform:?}")]) + ".json";
+            let kept = Kept {
+                pulled: &cache.join("pulled"),
+                answer: &cache.join("known/bases").join(answer),
+            };
+            let found = if offline {
+                let Some(digest) = note::read::<String>(kept.answer, printer) else {
+                    bail!(
+                        "cannot ask for the base docker://{name} without a network, and no build with this cache has asked for it: build once without --offline, or save it as an archive, and use base: docker-archive:FILE or oci-archive:FILE"
+                    )
+                };
+                Remote::kept(&reference, &digest, kept.pulled)?
+            } else {
+                let found = Remote::find(&reference, &platform, &push::options())?;
+                if let Err(problem) = kept.keep(&found) {
+                    printer.note(&format!(
+                        "the base docker://{name} is not kept for --offline: {problem:#}"
+                    ));
+                }
+                found
+            };
             Source::Registry(Box::new(found))
         }
         Base::Rootfs(path) => {
@@ -59,6 +76,33 @@ pub fn open<'a>(
         cache: cache.to_owned(),
         printer,
     }))
+}
+
+/// What a registry said of a base, for builds without a network.
+struct Kept<'a> {
+    /// Documents and layers, by digest.
+    pulled: &'a Path,
+    /// The digest of the manifest that the name stood for last.
+    answer: &'a Path,
+}
+
+impl Kept<'_> {
+    fn keep(&self, found: &Remote) -> Result<()> {
+        for dir in [Some(self.pulled), self.answer.parent()]
+            .into_iter()
+            .flatten()
+        {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            image::remove_leftovers(dir);
+        }
+        for (digest, content) in found.documents() {
+            let path = self.pulled.join(digest.trim_start_matches("sha256:"));
+            if !fs::read(&path).is_ok_and(|old| old == content) {
+                replace(&path, |fresh| fs::write(fresh, content))?;
+            }
+        }
+        note::write(self.answer, &found.manifest_digest)
+    }
 }
 
 impl BaseImage<'_> {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use bake::cache::{Cache, Kept, Kind};
-use bake::sealed;
+use bake::{downloads, sealed};
 use image::{LayerOptions, Packing, Silent, Source};
 
 use crate::{build::default_cache, cli, note, printer::size};
@@ -93,7 +93,7 @@ fn verify(cache: &Cache) -> Result<bool> {
         match kept.kind {
             // Half fetched: it is continued, and verified then.
             Kind::Pulled if name.ends_with(".download") => {}
-            Kind::Blob if name.starts_with('.') => {}
+            Kind::Blob | Kind::Pulled if name.starts_with('.') => {}
             Kind::Blob | Kind::Pulled => {
                 let read = File::open(path).and_then(|mut file| image::sha256(&mut file));
                 let found = read.with_context(|| format!("cannot read {}", path.display()))?;
@@ -113,6 +113,13 @@ fn verify(cache: &Cache) -> Result<bool> {
             }
             Kind::Download | Kind::Lists | Kind::Known => {}
         }
+    }
+    for damaged in downloads::damaged(&cache.downloads(), cache.is_busy()?)? {
+        bad.push(format!(
+            "{}: it is damaged: its digest is sha256:{}",
+            damaged.path.display(),
+            damaged.found
+        ));
     }
     for note in cache.notes() {
         let read = sealed::read(&note);

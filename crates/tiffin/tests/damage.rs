@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use common::{can_build, entry, tiffin};
+use common::{Small, can_build, entry, must, said, tiffin};
 use image::Content;
 
 /// An archive of two layers: enough of a root file system to bake on.
@@ -401,4 +401,101 @@ fn each_file_of_the_cache_is_missed_by_name_and_made_anew() {
     let (code, said) = build(place.path(), &path, "oci-archive");
     assert_eq!(code, 0, "{said}");
     assert_eq!(fs::read(&written).unwrap(), bytes);
+}
+
+/// Changes one bit in the middle in place, as a disk would; answers what was there, and the
+/// digest of what is there now.
+fn flip(file: &Path) -> (Vec<u8>, String) {
+    let good = fs::read(file).unwrap();
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    put_back(file, &bad);
+    (good, image::sha256(&mut &bad[..]).unwrap())
+}
+
+fn put_back(file: &Path, bytes: &[u8]) {
+    let time = fs::metadata(file).unwrap().modified().unwrap();
+    let mut open = fs::OpenOptions::new().write(true).open(file).unwrap();
+    open.write_all(bytes).unwrap();
+    open.set_modified(time).unwrap();
+}
+
+#[test]
+fn each_download_and_each_note_is_missed_by_name_and_no_download_is_used() {
+    if !can_build() {
+        return;
+    }
+    let small = Small::new(1000);
+    small.recipe("layers: [{name: stack, tags: [stack]}]\n");
+    let downloads = [
+        "apt/hello_1.0_amd64.deb",
+        "pip/http-v2/a/b/body",
+        "wheels/hello-1.0-py3-none-any.whl",
+        "base/bookworm/archives/hello_1.0_amd64.deb",
+        "base/bookworm/lists/deb.example_InRelease",
+        "lists/bookworm/deb.example_InRelease",
+    ];
+    let downloads = downloads.map(|name| small.at("cache/downloads").join(name));
+    for path in &downloads {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("content of {}", path.display())).unwrap();
+    }
+    must(&mut small.build());
+    let archive = fs::read(small.archive()).unwrap();
+    let cache = small.at("cache");
+    let shown = cache.display().to_string();
+    let verify = || tiffin(&["cache", "verify", "--cache", &shown]);
+    assert_eq!(verify(), (0, String::new()));
+    let hint = "hint: remove what is named; the next build makes it anew\n";
+
+    let mut notes = Vec::new();
+    below(&cache.join("known"), &mut notes);
+    assert_eq!(notes.len(), 2, "of the layer, and of its roles");
+    below(&cache.join("downloads/digests"), &mut notes);
+    assert_eq!(notes.len(), 2 + downloads.len());
+    for note in &notes {
+        let (good, _) = flip(note);
+        let told = format!("{}: it is damaged\n{hint}", note.display());
+        assert_eq!(verify(), (3, told));
+        put_back(note, &good);
+    }
+    notes.iter().for_each(|note| drop(flip(note)));
+    let told = must(&mut small.build());
+    assert!(told.contains("layer stack: baked in"), "{told}");
+    assert!(fs::read(small.archive()).unwrap() == archive);
+    assert_eq!(verify(), (0, String::new()), "all were made anew");
+
+    for path in &downloads {
+        let (good, found) = flip(path);
+        let wrong = format!(
+            "{}: it is damaged: its digest is sha256:{found}\n",
+            path.display()
+        );
+        assert_eq!(verify(), (3, wrong + hint));
+        let out = small
+            .build()
+            .args(["--offline", "--no-cache"])
+            .output()
+            .unwrap();
+        let told = said(&out);
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        let whole = format!(
+            "error: cannot use the download {}: it is damaged: its digest is sha256:{found}\nhint: remove the file and build without --offline; it will be fetched anew\n",
+            path.display()
+        );
+        assert!(told.ends_with(&whole), "{told}");
+        put_back(path, &good);
+    }
+    downloads.iter().for_each(|path| drop(flip(path)));
+    let told = must(small.build().arg("--no-cache"));
+    for path in &downloads {
+        let note = format!(
+            "{} is damaged: it is removed, to be fetched again",
+            path.display()
+        );
+        assert!(told.contains(&note), "{told}");
+        assert!(!path.exists());
+    }
+    assert!(fs::read(small.archive()).unwrap() == archive);
+    assert_eq!(verify(), (0, String::new()));
 }

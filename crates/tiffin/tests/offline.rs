@@ -56,7 +56,7 @@ fn nothing_has_a_network_and_what_fails_says_so() {
     );
     let told = said(&small.build().arg("--offline").output().unwrap());
     assert!(
-        told.contains("error: cannot ask for the base docker://registry.acme.example/base:v1 without a network: save it as an archive"),
+        told.contains("error: cannot ask for the base docker://registry.acme.example/base:v1 without a network, and no build with this cache has asked for it: build once without --offline, or save it as an archive"),
         "{told}"
     );
 }

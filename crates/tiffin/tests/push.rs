@@ -336,3 +336,98 @@ fn a_base_is_pulled_from_a_mirror() {
     assert_eq!(code, Some(0), "{text}");
     assert!(small.archive().exists());
 }
+
+/// `--offline` on a base of a registry that is gone: all that a build has asked it for is kept.
+#[test]
+fn a_base_that_was_pulled_once_serves_builds_without_a_network() {
+    let Some(registry) = Registry::start(false, false) else {
+        return;
+    };
+    if !can_build() {
+        return;
+    }
+    let small = Small::new(1000);
+    let name = format!("{}/acme/base:v1", registry.host);
+    let (code, text) = push(&small.at("base.tar"), &name, &[]);
+    assert_eq!(code, 0, "{text}");
+    small.write(
+        "tiffin.yaml",
+        &format!("name: acme/small\nbase: docker://{name}\nplaybook: site.yml\nlayers: [{{name: files, steps: [{{run: 'echo x >/srv/x'}}]}}]\n"),
+    );
+    let build = |words: &[&str]| {
+        let mut command = small.build();
+        clean(&mut command);
+        let out = command.args(words).output().unwrap();
+        (out.status.code().unwrap(), said(&out))
+    };
+    let (code, text) = build(&[]);
+    assert_eq!(code, 0, "{text}");
+    let good = fs::read(small.archive()).unwrap();
+    drop(registry);
+
+    for words in [&["--offline"][..], &["--offline", "--no-cache"]] {
+        fs::remove_file(small.archive()).unwrap();
+        let (code, text) = build(words);
+        assert_eq!(code, 0, "{words:?}: {text}");
+        assert!(fs::read(small.archive()).unwrap() == good, "{words:?}");
+    }
+    let (code, text) = build(&[]);
+    assert_eq!(code, 1);
+    assert!(text.contains("cannot be reached"), "{text}");
+
+    // Each file of it, damaged in turn.
+    let cache = small.at("cache");
+    let shown = cache.display().to_string();
+    let verify = || common::tiffin(&["cache", "verify", "--cache", &shown]);
+    assert_eq!(verify(), (0, String::new()));
+    let hint = "hint: remove what is named; the next build makes it anew\n";
+    let mut kinds = std::collections::BTreeSet::new();
+    let pulled = fs::read_dir(cache.join("pulled")).unwrap();
+    for path in pulled.map(|entry| entry.unwrap().path()) {
+        let whole = fs::read(&path).unwrap();
+        let mut bad = whole.clone();
+        bad[whole.len() / 2] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        let found = image::sha256(&mut &bad[..]).unwrap();
+        let told = format!(
+            "{}: it is damaged: its digest is sha256:{found}\n{hint}",
+            path.display()
+        );
+        assert_eq!(verify(), (3, told));
+        let (code, text) = build(&["--offline", "--no-cache"]);
+        assert_eq!(code, 1, "{text}");
+        let digest = format!("sha256:{}", path.file_name().unwrap().to_str().unwrap());
+        let document = |what: &str| {
+            format!(
+                "error: cannot pull {name}: its {what} in the cache, {}: the blob {digest} is damaged: its digest is sha256:{found}\n",
+                path.display()
+            )
+        };
+        let wanted = [
+            ("manifest", document("manifest")),
+            ("configuration", document("configuration")),
+            (
+                "layer",
+                format!(
+                    "error: cannot pull {name}: the blob {digest} is not in the cache, or damaged there, and this build has no network\n"
+                ),
+            ),
+        ];
+        let kind = wanted
+            .iter()
+            .find(|(_, wanted)| text.ends_with(wanted.as_str()));
+        kinds.insert(kind.unwrap_or_else(|| panic!("{text}")).0);
+        fs::write(&path, whole).unwrap();
+    }
+    assert_eq!(
+        Vec::from_iter(kinds),
+        ["configuration", "layer", "manifest"]
+    );
+    fs::remove_dir_all(cache.join("known")).unwrap();
+    let (code, text) = build(&["--offline"]);
+    assert_eq!(code, 1);
+    assert!(
+        text.contains("no build with this cache has asked for it"),
+        "{text}"
+    );
+}

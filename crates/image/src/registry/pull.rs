@@ -28,7 +28,8 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
 /// An image in a registry, of which the documents are here and verified.
 pub struct Remote {
     reference: Reference,
-    registry: Registry,
+    /// `None` where what lies on this disk is all there is.
+    registry: Option<Registry>,
     /// `sha256:…`
     pub manifest_digest: String,
     /// `sha256:…`, Docker's image ID. It covers the content of all layers.
@@ -72,6 +73,28 @@ impl Remote {
         Err(last
             .expect("there is one host at least")
             .about("pull", reference))
+    }
+
+    /// The image without asking anybody: its [documents](Self::documents) and layers lie in
+    /// `blobs` by the names that [`fetch`](Self::fetch) gives.
+    ///
+    /// # Errors
+    ///
+    /// A document that is not there, or is not what its digest says.
+    pub fn kept(
+        reference: &Reference,
+        manifest_digest: &str,
+        blobs: &Path,
+    ) -> std::result::Result<Remote, Error> {
+        kept(reference, manifest_digest, blobs).map_err(|fault| fault.about("pull", reference))
+    }
+
+    /// Digest and content of manifest and configuration.
+    pub fn documents(&self) -> [(&str, &[u8]); 2] {
+        [
+            (&self.manifest_digest, &self.manifest),
+            (&self.config_digest, &self.config),
+        ]
     }
 
     /// Fetches what `blobs` does not hold yet. A blob that was half fetched when a build
@@ -124,6 +147,13 @@ impl Remote {
         if let Some(file) = whole(&place) {
             return Ok(part(file));
         }
+        let Some(registry) = &self.registry else {
+            let reason = format!(
+                "the blob {} is not in the cache, or damaged there, and this build has no network",
+                layer.digest
+            );
+            return Err(fail(Fault::new(reason)));
+        };
         // One build at a time fetches a blob; the others find it.
         let partial = blobs.join(format!("{hex}.download"));
         let mut file = File::options()
@@ -149,7 +179,7 @@ impl Remote {
                 free,
             });
         }
-        self.download(layer, &mut file, &partial, progress, &fail)?;
+        self.download(registry, layer, &mut file, &partial, progress, &fail)?;
         file.sync_all().map_err(Error::write(&partial, None))?;
         fs::rename(&partial, &place).map_err(Error::io("rename the finished", &place))?;
         Ok(part(file))
@@ -157,13 +187,14 @@ impl Remote {
 
     fn download(
         &self,
+        registry: &Registry,
         layer: &Descriptor,
         file: &mut File,
         path: &Path,
         progress: &dyn Progress,
         fail: &dyn Fn(Fault) -> Error,
     ) -> std::result::Result<(), Error> {
-        let host = &self.registry.host;
+        let host = &registry.host;
         let mut hash = Sha256::new();
         let mut have = hash_all(file, &mut hash).map_err(Error::io("read", path))?;
         if have > layer.size {
@@ -171,7 +202,7 @@ impl Remote {
         }
         let mut idle = 0;
         while have < layer.size {
-            let mut response = self.open(&layer.digest, have).map_err(fail)?;
+            let mut response = self.open(registry, &layer.digest, have).map_err(fail)?;
             if response.status() == StatusCode::OK {
                 // It knows no ranges.
                 (have, hash) = (0, Sha256::new());
@@ -225,8 +256,8 @@ impl Remote {
     }
 
     /// A blob from byte `from` on.
-    fn open(&self, digest: &str, from: u64) -> Result<Response> {
-        let (registry, path) = (&self.registry, path(&self.reference));
+    fn open(&self, registry: &Registry, digest: &str, from: u64) -> Result<Response> {
+        let path = path(&self.reference);
         let url = registry.url(&format!("v2/{path}/blobs/{digest}"));
         let response = registry.send(&scope(&path), || {
             let request = registry.client().get(url.clone());
@@ -254,6 +285,39 @@ impl Remote {
             _ => Err(registry.refusal(&format!("blob {digest}"), response)),
         }
     }
+}
+
+fn kept(reference: &Reference, manifest_digest: &str, blobs: &Path) -> Result<Remote> {
+    let document = |what: &str, digest: &str| -> Result<Vec<u8>> {
+        let place = blobs.join(check_digest(digest).map_err(Fault::new)?);
+        let fail = |problem: &dyn std::fmt::Display| {
+            Fault::new(format!(
+                "its {what} in the cache, {}: {problem}",
+                place.display()
+            ))
+        };
+        let bytes = fs::read(&place).map_err(|error| fail(&error))?;
+        verify(&bytes, digest).map_err(|problem| fail(&problem))?;
+        Ok(bytes)
+    };
+    let manifest = document("manifest", manifest_digest)?;
+    let listing: Listing = parse(&manifest).map_err(Fault::new)?;
+    let (Some(config), Some(layers)) = (listing.config, listing.layers) else {
+        return Err(Fault::new(
+            "what the cache has of it is no manifest of an image",
+        ));
+    };
+    let bytes = document("configuration", &config.digest)?;
+    Ok(Remote {
+        reference: reference.clone(),
+        registry: None,
+        manifest_digest: manifest_digest.to_owned(),
+        manifest,
+        config_digest: config.digest,
+        settings: parse(&bytes).map_err(Fault::new)?,
+        config: bytes,
+        layers,
+    })
 }
 
 fn path(reference: &Reference) -> String {
@@ -311,7 +375,7 @@ fn find(
     }
     Ok(Remote {
         reference: reference.clone(),
-        registry,
+        registry: Some(registry),
         manifest_digest: found,
         manifest: text,
         config_digest: config.digest,
