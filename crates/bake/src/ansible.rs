@@ -366,7 +366,16 @@ impl<'a> Ansible<'a> {
         if status.success() {
             return Ok(());
         }
+        let later = self
+            .recipe
+            .layers
+            .iter()
+            .skip_while(|other| other.name != layer.name);
+        let later: Vec<&str> = later.skip(1).map(|layer| &*layer.name).collect();
         let (task, mut output) = transcript.failure();
+        let hint = task
+            .starts_with(HANDLER)
+            .then(|| when_a_handler_fails(&layer.name, &later));
         if !complaints.trim().is_empty() {
             output.push_str(complaints.trim_end());
         }
@@ -375,9 +384,23 @@ impl<'a> Ansible<'a> {
             task,
             output,
             command: pasted,
-            hint: None,
+            hint: hint.flatten(),
         })
     }
+}
+
+/// How a handler begins where a task is named that failed.
+const HANDLER: &str = "handler ";
+
+/// What is known of it besides its own words: it ran without what later layers bring.
+fn when_a_handler_fails(layer: &str, later: &[&str]) -> Option<String> {
+    let (first, more) = later.split_first()?;
+    let names = more.iter().fold(format!("`{first}`"), |names, name| {
+        format!("{names}, `{name}`")
+    });
+    Some(format!(
+        "handlers run at the end of the layer that notified them, here `{layer}`: where this one needs what a later layer ({names}) brings, notify it from a task of that layer, or give both the same layer"
+    ))
 }
 
 /// The same in the sandbox's network, which has no way out.
@@ -453,6 +476,7 @@ pub struct Run<'a> {
 /// Ansible's default output, cut into tasks.
 #[derive(Default)]
 struct Transcript {
+    /// What it is, and its name.
     current: String,
     lines: VecDeque<String>,
     failed: Option<(String, String)>,
@@ -461,22 +485,23 @@ struct Transcript {
 impl Transcript {
     /// Takes a line; answers the task that begins with it.
     fn line(&mut self, line: &str) -> Option<String> {
-        let header = ["TASK [", "RUNNING HANDLER ["]
+        let header = [("TASK [", "task "), ("RUNNING HANDLER [", HANDLER)]
             .iter()
-            .find_map(|h| line.strip_prefix(h));
-        let begins = header.and_then(|rest| rest.rfind(']').map(|end| rest[..end].to_owned()));
+            .find_map(|(header, what)| Some((line.strip_prefix(header)?, what)));
+        let begins =
+            header.and_then(|(rest, what)| Some((what, rest[..rest.rfind(']')?].to_owned())));
         if begins.is_some() || line.starts_with("PLAY ") {
             self.close();
             self.lines.clear();
         }
-        if let Some(task) = &begins {
-            self.current = task.clone();
+        if let Some((what, name)) = &begins {
+            self.current = format!("{what}`{name}`");
         }
         if self.lines.len() == OUTPUT_LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line.to_owned());
-        begins
+        begins.map(|(_, name)| name)
     }
 
     fn close(&mut self) {
@@ -490,7 +515,7 @@ impl Transcript {
                 .lines
                 .iter()
                 .fold(String::new(), |text, line| text + line + "\n");
-            self.failed = Some((format!("task `{}`", self.current), text));
+            self.failed = Some((self.current.clone(), text));
         }
     }
 

@@ -519,7 +519,7 @@ impl Kitchen<'_> {
         {
             let (more, what) = units.about_failure(output);
             output.push_str(&more);
-            *hint = what;
+            *hint = what.or(hint.take());
         }
         if let (Err(problem @ (Error::Playbook { .. } | Error::Step { .. })), true) =
             (&played, self.options.shell_on_failure)

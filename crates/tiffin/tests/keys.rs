@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Small, can_build, must};
+use common::{Small, can_build, must, said};
 
 const RECIPE: &str =
     "variables: {GIVEN}\nlayers:\n  - {name: low, tags: [low]}\n  - {name: high, tags: [high]}\n";
@@ -134,4 +134,141 @@ fn where_a_name_is_computed_every_variable_counts() {
     assert_eq!(baked(&small), ["low", "high"]);
     small.recipe(&RECIPE.replace("GIVEN", "given: 1, other: 2"));
     assert_eq!(baked(&small), ["low", "high"]);
+}
+
+#[test]
+fn another_version_of_ansible_bakes_again_what_it_baked() {
+    if !can_build() {
+        return;
+    }
+    let small = Small::new(1000);
+    small.recipe("layers: [{name: low, tags: [stack]}]\n");
+    // The same Ansible, which says that it is another.
+    let real = must(std::process::Command::new("sh").args(["-c", "command -v ansible-playbook"]));
+    let script = std::fs::read_to_string(real.trim()).unwrap();
+    let python = script
+        .lines()
+        .next()
+        .unwrap()
+        .trim_start_matches("#!")
+        .trim();
+    let bin = tempfile::tempdir().unwrap();
+    let fake = bin.path().join("python");
+    let program = |path: &std::path::Path, text: String| {
+        std::fs::write(path, text).unwrap();
+        must(std::process::Command::new("chmod").arg("+x").arg(path));
+    };
+    let first = format!("#!{}\n", fake.display());
+    program(&bin.path().join("ansible-playbook"), first);
+    let path = format!(
+        "{}:{}",
+        bin.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let build = |version: &str| {
+        let text = format!(
+            "#!/bin/sh\ncase $2 in *__version__*) echo {version} 3.1.2;; *) exec {python} \"$@\";; esac\n"
+        );
+        program(&fake, text);
+        let told = must(small.build().env("PATH", &path));
+        ["rootfs", "low"].map(|name| told.contains(&format!("layer {name}: baked in")))
+    };
+    assert_eq!(build("2.14.18"), [true, true]);
+    assert_eq!(build("2.14.18"), [false, false]);
+    assert_eq!(build("2.14.19"), [false, true]);
+    assert_eq!(build("2.14.18"), [false, false]);
+}
+
+#[test]
+fn another_version_of_a_collection_bakes_again_what_uses_it() {
+    if !can_build() {
+        return;
+    }
+    let small = small();
+    let collection = |version: &str, word: &str| {
+        let at = |name: &str| format!("collections/ansible_collections/acme/tools/{name}");
+        let galaxy = format!("namespace: acme\nname: tools\nversion: {version}\n");
+        small.write(&at("galaxy.yml"), &galaxy);
+        let filter = format!(
+            "def shout(text):\n    return text + '{word}'\n\n\nclass FilterModule:\n    def filters(self):\n        return {{'shout': shout}}\n"
+        );
+        small.write(&at("plugins/filter/shout.py"), &filter);
+    };
+    collection("1.0.0", "!");
+    small.write(
+        "roles/high/tasks/main.yml",
+        "- name: Shout\n  raw: echo {{ 'up' | acme.tools.shout }} >/etc/high\n",
+    );
+    assert_eq!(baked(&small), ["low", "high"]);
+    assert!(baked(&small).is_empty());
+    collection("1.1.0", "!!");
+    assert_eq!(baked(&small), ["high"]);
+}
+
+#[test]
+fn facts_results_and_variables_reach_later_layers_baked_or_not() {
+    if !can_build() {
+        return;
+    }
+    let small = small();
+    let low = "- name: Find out
+  set_fact: {word: one, cacheable: true}
+- name: Set
+  set_fact: {plain: two}
+- name: Say
+  raw: echo three
+  register: said
+";
+    small.write("roles/low/tasks/main.yml", low);
+    // Only what is a fact is among `ansible_facts`.
+    let high = |more: &str| {
+        small.write(
+            "roles/high/tasks/main.yml",
+            &format!(
+                "- name: Look
+  assert:
+    that:
+      - ansible_facts.word == 'one' and word == 'one'
+      - plain == 'two' and 'plain' not in ansible_facts
+      - said.stdout is search('three')
+- name: Write
+  raw: echo {more} >/etc/high
+"
+            ),
+        );
+    };
+    high("a");
+    assert_eq!(baked(&small), ["low", "high"]);
+    high("b");
+    assert_eq!(
+        baked(&small),
+        ["high"],
+        "with those of a layer from the cache"
+    );
+    small.write("roles/low/tasks/main.yml", &low.replace("one", "other"));
+    let told = said(&small.build().output().unwrap());
+    let failed = "cannot bake layer `high`: task `high : Look` failed";
+    assert!(told.contains(failed), "{told}");
+}
+
+#[test]
+fn a_handler_that_wants_what_a_later_layer_brings_says_so() {
+    if !can_build() {
+        return;
+    }
+    let small = small();
+    let handler = "- name: count the words\n  raw: \"[ -e /etc/high ]\"\n";
+    small.write("roles/low/handlers/main.yml", handler);
+    let out = small.build().output().unwrap();
+    let told = said(&out);
+    assert_eq!(out.status.code(), Some(1), "{told}");
+    for part in [
+        "error: cannot bake layer `low`: handler `low : count the words` failed\n",
+        "\nhint: handlers run at the end of the layer that notified them, here `low`: where this one needs what a later layer (`high`) brings, notify it from a task of that layer, or give both the same layer\nwhat ran: ",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    // In one layer it finds it.
+    small.recipe("variables: {given: 1}\nlayers: [{name: both, tags: [low, high]}]\n");
+    must(&mut small.build());
 }
