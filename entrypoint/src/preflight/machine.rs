@@ -24,7 +24,9 @@ pub fn checks(root: &Root, needs: &Needs) -> Vec<Check> {
         Some(files(needs)),
         huge_pages(root, needs),
         clock(root, SystemTime::now()),
-        Some(entropy()),
+        Some(entropy(
+            getrandom(&mut [0_u8; 1], GetRandomFlags::NONBLOCK).is_ok(),
+        )),
     ];
     checks.into_iter().flatten().collect()
 }
@@ -203,10 +205,10 @@ fn clock(root: &Root, now: SystemTime) -> Option<Check> {
 }
 
 /// Passwords are generated: before the kernel has randomness the start would wait.
-fn entropy() -> Check {
-    match getrandom(&mut [0_u8; 1], GetRandomFlags::NONBLOCK) {
-        Ok(_) => Check::ok("entropy", "the kernel's generator is ready"),
-        Err(_) => Check::warning(
+fn entropy(ready: bool) -> Check {
+    match ready {
+        true => Check::ok("entropy", "the kernel's generator is ready"),
+        false => Check::warning(
             "entropy",
             "the kernel's generator is not ready: a first start waits for it",
             "wait some minutes after boot, or give the virtual machine a virtio-rng device",
@@ -295,6 +297,36 @@ mod tests {
         assert_eq!(clock(&root, now).unwrap().level, Level::Ok);
         let past = now - Duration::from_secs(86_400);
         assert_eq!(clock(&root, past).unwrap().level, Level::Error);
+    }
+
+    #[test]
+    fn cores_are_the_containers_and_too_few_are_told() {
+        let needs = |cores| Needs {
+            cores: Some(cores),
+            ..Needs::default()
+        };
+        let (_dir, root) = Root::made(&[
+            ("sys/fs/cgroup/cgroup.controllers", "cpu"),
+            ("sys/fs/cgroup/cpu.max", "100000 100000\n"),
+        ]);
+        assert_eq!(cores(&root, &needs(1)).level, Level::Ok);
+        let few = cores(&root, &needs(2));
+        assert_eq!(few.level, Level::Warning);
+        assert_eq!(few.found, "1 core (the container's limit), the box wants 2");
+        assert!(few.advice.unwrap().contains("--cpus 2"));
+        let (_dir, root) = Root::made(&[]);
+        let few = cores(&root, &needs(9999));
+        assert_eq!(few.level, Level::Warning);
+        assert!(few.found.ends_with("the box wants 9999"), "{few:?}");
+        assert!(!few.advice.unwrap().contains("--cpus"));
+    }
+
+    #[test]
+    fn a_kernel_without_randomness_is_told() {
+        assert_eq!(entropy(true).level, Level::Ok);
+        let told = entropy(false);
+        assert_eq!(told.level, Level::Warning);
+        assert!(told.advice.unwrap().contains("virtio-rng"));
     }
 
     #[test]

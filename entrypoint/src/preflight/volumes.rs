@@ -191,19 +191,23 @@ fn space(root: &Root, path: &str, wanted: Option<u64>) -> Vec<Check> {
         Some(wanted) => Check::ok(&name, format!("{text}, the box wants {}", size(wanted))),
         None => Check::ok(&name, text),
     }];
-    // btrfs and others have no fixed number of inodes, and say 0.
-    if found.f_files > 0 {
-        let (free, total) = (found.f_favail, found.f_files);
-        let name = format!("inodes {path}");
-        let text = format!("{free} of {total} inodes free");
-        let advice = "remove small files on that disk, or make its file system with more inodes";
-        checks.push(match free {
-            0..1000 => Check::error(&name, text, advice),
-            _ if free < total / 20 => Check::warning(&name, text, advice),
-            _ => Check::ok(&name, text),
-        });
-    }
+    checks.extend(inodes(path, found.f_favail, found.f_files));
     checks
+}
+
+fn inodes(path: &str, free: u64, total: u64) -> Option<Check> {
+    // btrfs and others have no fixed number of inodes, and say 0.
+    if total == 0 {
+        return None;
+    }
+    let name = format!("inodes {path}");
+    let text = format!("{free} of {total} inodes free");
+    let advice = "remove small files on that disk, or make its file system with more inodes";
+    Some(match free {
+        0..1000 => Check::error(&name, text, advice),
+        _ if free < total / 20 => Check::warning(&name, text, advice),
+        _ => Check::ok(&name, text),
+    })
 }
 
 /// Something on the volumes is from the future: the clock went back, or was wrong then.
@@ -295,6 +299,20 @@ mod tests {
         let level = |wanted| space(&root, "/", wanted)[0].level;
         assert_eq!(level(Some(u64::MAX)), Level::Error);
         assert!(level(Some(1)) < Level::Error);
+    }
+
+    #[test]
+    fn inodes_that_run_out_are_told() {
+        let level = |free, total| inodes("/data", free, total).map(|check| check.level);
+        assert_eq!(level(0, 0), None, "made as they are wanted");
+        assert_eq!(level(500_000, 1_000_000), Some(Level::Ok));
+        assert_eq!(level(49_999, 1_000_000), Some(Level::Warning));
+        assert_eq!(level(50_000, 1_000_000), Some(Level::Ok));
+        assert_eq!(level(999, 1_000), Some(Level::Error));
+        let none = inodes("/data", 0, 65_536).unwrap();
+        assert_eq!(none.level, Level::Error);
+        assert_eq!(none.name, "inodes /data");
+        assert_eq!(none.found, "0 of 65536 inodes free");
     }
 
     #[test]
