@@ -222,6 +222,75 @@ fn it_shows_how_the_box_is_and_no_markup_of_others() {
     running.stop().exits(0);
 }
 
+/// The value of a line of "This box".
+fn fact(body: &str, name: &str) -> String {
+    let (_, rest) = body
+        .split_once(&format!("<dt>{name}</dt><dd>"))
+        .unwrap_or_else(|| panic!("no {name} in {body}"));
+    rest.split_once("</dd>").unwrap().0.to_owned()
+}
+
+/// The states that the page's history of a service has, the newest first.
+fn history(body: &str, service: &str) -> Vec<String> {
+    let Some((_, rest)) = body.split_once(&format!("<details id=\"h-{service}\">")) else {
+        return Vec::new();
+    };
+    let (list, _) = rest.split_once("</ol>").unwrap();
+    let items = list.split("</time> ").skip(1);
+    items
+        .map(|item| item.split('<').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn it_shows_quick_restarts_certificates_backups_and_whose_data_it_is() {
+    let mut page = Page::new();
+    page.b.env("TIFFIN_BACKUP_SCHEDULE", "*:*:*");
+    page.b.env("TIFFIN_BACKUP_KEEP", "2");
+    for (name, kind) in [("CERT", "certificate"), ("KEY", "key")] {
+        let variable = name.to_lowercase();
+        let setting = json!({"variable": variable, "type": kind});
+        page.b.put("settings", name, setting);
+        page.b.put("variables", &variable, json!(""));
+    }
+    let web = json!({"certificate": "CERT", "key": "KEY", "names": "portal.test"});
+    page.b.put("certificates", "web", web);
+    let running = page.start();
+    wait("a restart of its own", || {
+        let states = history(&page.seen("/").body, "worker");
+        (states.len() > 1).then_some(())
+    });
+    let before = history(&page.seen("/").body, "web").len();
+    // Quicker than anybody looks: in the same state before and after.
+    page.b.run(&["restart", "web"]).exits(0);
+    let body = page.seen("/").body;
+    let states = history(&body, "web");
+    assert!(states.len() >= 2 && states.len() > before, "{body}");
+    assert!(states.iter().all(|state| state == "ready"), "{states:?}");
+    // And no change is none.
+    assert_eq!(history(&page.seen("/").body, "web"), states);
+
+    let backups = wait("two backups", || {
+        let kept = fact(&page.seen("/").body, "Kept backups");
+        (kept.split("<br>").count() == 2).then_some(kept)
+    });
+    let mut times = backups.split("<br>").map(|line| {
+        assert!(line.starts_with("/data/backups/test-v1-20"), "{backups}");
+        assert!(line.ends_with("K)"), "{backups}");
+        line.to_owned()
+    });
+    assert!(times.next() > times.next(), "the newest first: {backups}");
+    let body = page.seen("/").body;
+    let last = fact(&body, "Scheduled backups");
+    assert!(
+        last.starts_with("last good: 20") && last.contains("/data/backups/test-v1-"),
+        "{last}"
+    );
+    assert_eq!(fact(&body, "Data written by"), "v1");
+    assert!(body.contains("certificate web"), "{body}");
+    running.stop().exits(0);
+}
+
 #[test]
 fn hostile_clients_hold_up_neither_the_page_nor_the_box() {
     let page = Page::new();
@@ -287,6 +356,27 @@ fn a_port_that_cannot_be_had_is_an_error_of_the_start_and_off_is_off() {
         .run(&["check"])
         .exits(78)
         .says("an IP address and a port");
+}
+
+/// Red, green and blue in the upper left corner. Of a PNG's first pixel every filter leaves what
+/// it was.
+fn first_pixel(png: &[u8]) -> [u8; 3] {
+    let (mut at, mut compressed) = (8, Vec::new());
+    while at < png.len() {
+        let length = u32::from_be_bytes(png[at..at + 4].try_into().unwrap()) as usize;
+        let data = &png[at + 8..at + 8 + length];
+        match &png[at + 4..at + 8] {
+            // 8 bits each, with or without a fourth channel.
+            b"IHDR" => assert!(data[8] == 8 && matches!(data[9], 2 | 6), "{data:?}"),
+            b"IDAT" => compressed.extend_from_slice(data),
+            _ => {}
+        }
+        at += length + 12;
+    }
+    let mut head = [0; 4];
+    let mut reader = flate2::read::ZlibDecoder::new(&compressed[..]);
+    reader.read_exact(&mut head).unwrap();
+    [head[1], head[2], head[3]]
 }
 
 /// Chromium, as people have it: no resource from elsewhere, nothing that the policy refuses,
@@ -386,6 +476,12 @@ fn a_browser_shows_it_in_dark_light_and_narrow() {
             "{}",
             file.display()
         );
+        let corner = first_pixel(&bytes);
+        let is_right = |value: &u8| match dark {
+            true => *value < 80,
+            false => *value > 200,
+        };
+        assert!(corner.iter().all(is_right), "{name}: {corner:?}");
     }
     running.stop().exits(0);
 }

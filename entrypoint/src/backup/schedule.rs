@@ -232,6 +232,20 @@ fn attempt(contract: &Contract, root: &Root, environment: &Environment) -> Resul
     Ok((format!("{directory}/{name}"), bytes))
 }
 
+/// Path and size of those that are there, the newest first.
+pub fn kept(contract: &Contract, root: &Root, environment: &Environment) -> Vec<String> {
+    let Some(directory) = directory(contract, environment) else {
+        return Vec::new();
+    };
+    let names = index(root, &directory).unwrap_or_default();
+    let told = names.iter().rev().filter_map(|name| {
+        let path = format!("{directory}/{name}");
+        let bytes = fs::metadata(root.path(&path)).ok()?.len();
+        Some(format!("{path} ({})", crate::control::short_bytes(bytes)))
+    });
+    told.collect()
+}
+
 fn index_path(directory: &str) -> String {
     format!("{directory}/{}", INDEX.to_string_lossy())
 }

@@ -33,6 +33,8 @@ pub fn facts(about: &About) -> Vec<Fact> {
     if about.environment.get(schedule::SCHEDULE).is_some() {
         let last = schedule::Last::of(&about.contract, &about.root);
         facts.push(fact("Scheduled backups", last.text()));
+        let kept = schedule::kept(&about.contract, &about.root, &about.environment);
+        facts.push(fact("Kept backups", kept.join("\n")));
     }
     facts.push(fact(
         "Kernel",

@@ -140,7 +140,7 @@ fn overview(about: &About) -> Answer {
             body,
             "<dt>{}</dt><dd>{}</dd>",
             escape(fact.name),
-            escape(&fact.value)
+            escape(&fact.value).replace('\n', "<br>")
         );
     }
     body.push_str("</dl></section>\n");
@@ -197,8 +197,9 @@ fn table(body: &mut String, services: &[Status], history: &History) {
                         note
                     }
                 );
-                for (since, state) in changes {
-                    let _ = write!(body, "<li><time>{}</time> {}", escape(since), escape(state));
+                for change in changes {
+                    let (since, state) = (escape(&change.since), escape(&change.state));
+                    let _ = write!(body, "<li><time>{since}</time> {state}");
                 }
                 body.push_str("</ol></details>");
             }

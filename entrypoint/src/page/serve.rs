@@ -36,8 +36,40 @@ pub struct About {
     history: Mutex<History>,
 }
 
-/// Since when it was in which state, by service; the newest first.
-pub type History = BTreeMap<String, VecDeque<(String, String)>>;
+/// What a service came to be, by service; the newest first.
+pub type History = BTreeMap<String, VecDeque<Change>>;
+
+#[derive(Clone)]
+pub struct Change {
+    /// RFC 3339.
+    pub since: String,
+    pub state: String,
+    at: Instant,
+    restarts: u32,
+    pid: Option<i32>,
+}
+
+impl Change {
+    fn of(service: &Status, now: Instant) -> Self {
+        let ago = Duration::from_secs(service.seconds);
+        Change {
+            since: service.since.clone(),
+            state: service.state.clone(),
+            at: now.checked_sub(ago).unwrap_or(now),
+            restarts: service.restarts,
+            pid: service.pid,
+        }
+    }
+
+    /// Not only in another state: what started again within two looks is in the same one.
+    fn follows(&self, before: &Change) -> bool {
+        self.state != before.state
+            || self.restarts != before.restarts
+            || self.pid != before.pid
+            // Seconds are cut off.
+            || self.at > before.at + Duration::from_secs(2)
+    }
+}
 
 /// An answer, before it is bytes.
 pub struct Answer {
@@ -233,13 +265,12 @@ impl About {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         history.retain(|name, _| services.iter().any(|service| service.name == *name));
+        let now = Instant::now();
         for service in &services {
             let changes = history.entry(service.name.clone()).or_default();
-            if changes
-                .front()
-                .is_none_or(|(_, state)| *state != service.state)
-            {
-                changes.push_front((service.since.clone(), service.state.clone()));
+            let change = Change::of(service, now);
+            if changes.front().is_none_or(|last| change.follows(last)) {
+                changes.push_front(change);
                 changes.truncate(CHANGES);
             }
         }
