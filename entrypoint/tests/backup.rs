@@ -54,6 +54,40 @@ fn tree(top: &Path) -> Vec<String> {
     lines
 }
 
+#[test]
+fn who_waits_for_a_backup_is_told_how_far_it_is() {
+    // One backup of a volume is taken at a time.
+    let (b, other) = (with_data(), with_data());
+    let mut seed = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8
+    });
+    let noise: Vec<u8> = noise.take(16 << 20).collect();
+    for b in [&b, &other] {
+        fs::write(b.path("/data/large"), &noise).unwrap();
+    }
+    let mut quiet = other.spawn(&["backup"]);
+    let mut told = b.spawn(&["backup", "--progress"]);
+    // Both write no further than a pipe holds until somebody reads, long enough for one line.
+    std::thread::sleep(Duration::from_millis(5300));
+    for child in [&mut quiet, &mut told] {
+        let mut archive = Vec::new();
+        let mut out = child.stdout.take().unwrap();
+        std::io::Read::read_to_end(&mut out, &mut archive).unwrap();
+        assert!(archive.len() > 16_000_000, "{}", archive.len());
+    }
+    let said = |child: std::process::Child| Ended::of(child.wait_with_output().unwrap());
+    let told = said(told);
+    told.exits(0);
+    let line = (told.err.lines()).find(|line| line.contains(" written of about "));
+    let line = line.unwrap_or_else(|| panic!("{told:#?}"));
+    let percent = line.split_once("(").unwrap().1.trim_end_matches(" %)");
+    assert!((1..=100).contains(&percent.parse().unwrap()), "{line}");
+    let quiet = said(quiet);
+    assert!(!quiet.err.contains("written of about"), "{quiet:#?}");
+}
+
 /// A box with data of all kinds, which does not run.
 fn with_data() -> TestBox {
     let b = TestBox::new();

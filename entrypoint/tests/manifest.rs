@@ -311,17 +311,70 @@ fn kubernetes_objects_are_valid() {
     assert_eq!(value("TITLE"), json!(""), "which the box refuses");
     assert_eq!(value("API_TOKEN_FILE"), json!("/etc/box-secrets/API_TOKEN"));
     assert_eq!(container["startupProbe"]["failureThreshold"], json!(60));
+    valid(&text);
+}
+
+/// By Kubernetes' own schemas, where there is the tool.
+fn valid(text: &str) {
     let Some(validate) = tool("kubernetes-validate") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("box.yaml");
-    std::fs::write(&path, &text).unwrap();
+    std::fs::write(&path, text).unwrap();
     must(
         Command::new(validate)
             .args(["--strict", "--quiet"])
             .arg(&path),
     );
+}
+
+#[test]
+fn kubernetes_objects_of_roles_are_valid() {
+    let mut b = hostile();
+    let role = |service: &str| json!({"services": [service]});
+    b.contract["roles"] = json!({"web": role("web"), "work": role("side"), "move": role("job")});
+    b.contract["roles"]["web"]["ports"] = json!([80]);
+    b.unit(
+        "job.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/true\n",
+    );
+    b.put("services", "job", json!({"once": true}));
+    b.put("services", "db", json!({"when": "bundled"}));
+    b.put("variables", "bundled", json!(false));
+    let text = manifest(&b, &["kubernetes", "--scale", "web=3,work=2"]);
+    let objects = yaml(&text);
+    let with = |kind: &str| objects.iter().filter(|o| o["kind"] == kind).count();
+    assert_eq!((with("Deployment"), with("Job")), (2, 1), "{text}");
+    let replicas = |name: &str| {
+        let mut all = objects.iter().filter(|o| o["kind"] == "Deployment");
+        let found = all.find(|o| o["metadata"]["name"] == format!("my-box-{name}"));
+        found.unwrap_or_else(|| panic!("no {name}: {text}"))["spec"]["replicas"].clone()
+    };
+    assert_eq!((replicas("web"), replicas("work")), (json!(3), json!(2)));
+    valid(&text);
+}
+
+/// Docker keeps all that a box says unless it is told otherwise; podman, systemd and Nomad have
+/// limits of their own.
+#[test]
+fn logs_are_bounded() {
+    let b = hostile();
+    for platform in ["compose", "swarm"] {
+        let service = &yaml(&manifest(&b, &[platform]))[0]["services"]["my-box"]["logging"];
+        let options = json!({"max-size": "10m", "max-file": "5"});
+        assert_eq!(service["options"], options, "{platform}");
+        assert_eq!(service["driver"], json!("json-file"), "{platform}");
+    }
+    let run = manifest(&b, &["docker-run"]);
+    assert!(run.contains("--log-driver json-file"), "{run}");
+    assert!(
+        run.contains("--log-opt max-size=10m --log-opt max-file=5"),
+        "{run}"
+    );
+    // The journal has them.
+    let unit = manifest(&b, &["systemd"]);
+    assert!(unit.contains("--log-driver none"), "{unit}");
 }
 
 #[test]

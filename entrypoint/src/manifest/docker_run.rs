@@ -64,7 +64,7 @@ pub fn write(d: &Description) -> Result<String> {
     words.push("--pids-limit 4096".to_owned());
     words.extend(d.memory.map(|memory| format!("--memory {memory}m")));
     words.extend(d.cpus.as_ref().map(|cpus| format!("--cpus {cpus}")));
-    words.push("--log-opt max-size=10m --log-opt max-file=5".to_owned());
+    words.push("--log-driver json-file --log-opt max-size=10m --log-opt max-file=5".to_owned());
     words.push(shell(&d.image));
     text.line(&format!("docker run \\\n  {}", words.join(" \\\n  ")));
     Ok(text.end())

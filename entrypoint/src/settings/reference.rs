@@ -99,10 +99,24 @@ fn kind(setting: &Setting) -> String {
         .unwrap_or_default()
 }
 
+/// Where all lies that must last.
+fn volumes(contract: &Contract) -> String {
+    let paths: Vec<&str> = contract.volumes.iter().map(|v| v.path.as_str()).collect();
+    match paths[..] {
+        [] => String::new(),
+        [path, ..] => format!(
+            "\nAll that must last lies on {}: run the box with a volume there, -v data:{path}\n",
+            paths.join(", ")
+        ),
+    }
+}
+
 fn text(contract: &Contract) -> String {
     let mut out = format!(
-        "Settings of {} {}\n",
-        contract.product.title, contract.product.version
+        "Settings of {} {}\n{}",
+        contract.product.title,
+        contract.product.version,
+        volumes(contract)
     );
     if contract.settings.is_empty() {
         out.push_str("\nThis box has no settings.\n");
@@ -154,8 +168,10 @@ fn text(contract: &Contract) -> String {
 fn markdown(contract: &Contract) -> String {
     let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
     let mut out = format!(
-        "# Settings of {} {}\n",
-        contract.product.title, contract.product.version
+        "# Settings of {} {}\n{}",
+        contract.product.title,
+        contract.product.version,
+        volumes(contract)
     );
     for (section, settings) in sections(contract) {
         if let Some(section) = section {
@@ -205,9 +221,10 @@ fn json_(contract: &Contract) -> String {
             value
         })
         .collect();
+    let volumes: Vec<&str> = contract.volumes.iter().map(|v| v.path.as_str()).collect();
     format!(
         "{:#}\n",
-        json!({"product": contract.product, "settings": settings})
+        json!({"product": contract.product, "settings": settings, "volumes": volumes})
     )
 }
 
@@ -339,6 +356,14 @@ mod tests {
             }
         }
         assert!(reference(&contract, Format::Text).contains("NAME=value in /data/settings.env"));
+        for format in [Format::Text, Format::Markdown] {
+            let shown = reference(&contract, format);
+            let volume = "All that must last lies on /data: run the box with a volume there, -v data:/data\n";
+            assert!(shown.contains(volume), "{shown}");
+        }
+        let json: serde_json::Value =
+            serde_json::from_str(&reference(&contract, Format::Json)).unwrap();
+        assert_eq!(json["volumes"], json!(["/data"]));
         let schema: serde_json::Value =
             serde_json::from_str(&reference(&contract, Format::Schema)).unwrap();
         assert_eq!(schema["properties"]["PORT_NUMBER"]["maximum"], json!(65535));
