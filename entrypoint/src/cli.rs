@@ -59,6 +59,8 @@ pub enum Verb {
     },
     Manifest(crate::manifest::Wanted),
     Rollback(Wanted),
+    /// Not for people: what an upgrade does before services start.
+    BeforeUpgrade,
     Top {
         once: bool,
     },
@@ -231,6 +233,7 @@ pub fn parse(arguments: &[String]) -> Result<(PathBuf, Verb)> {
                 json: rest.len() > 1,
             }
         }
+        ("rollback", ["--before"]) => Verb::BeforeUpgrade,
         ("rollback", rest) => {
             let mut wanted = Wanted::default();
             for word in rest {

@@ -21,6 +21,7 @@ mod jobs;
 mod log;
 mod manifest;
 mod moving;
+mod owners;
 mod page;
 mod plan;
 mod preflight;
@@ -118,6 +119,7 @@ fn run(arguments: &[String], environment: &Environment) -> Result<u8> {
         Verb::Settings(format) => Ok(print(&settings::reference::reference(&contract()?, format))),
         Verb::Origin { json } => start::origin(&contract()?, &root, environment, json),
         Verb::Rollback(wanted) => start::rollback(&contract()?, &root, environment, &wanted),
+        Verb::BeforeUpgrade => upgrade::before::run(&contract()?, &root, environment),
         Verb::Help => Ok(print(&start::help(&contract()?))),
         Verb::Version => {
             let product = contract()?.product;

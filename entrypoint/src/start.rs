@@ -11,11 +11,11 @@ use crate::plan::Plan;
 use crate::root::Root;
 use crate::secrets::{self, Secrets};
 use crate::settings::{self, Environment, Given, MASK, Resolved};
-use crate::supervise::{Loaded, Supervisor};
+use crate::supervise::{Loaded, Open, Supervisor};
 use crate::upgrade::{self, Decision, Upgrade};
 use crate::volume::{self, Lock, State};
 use crate::{
-    accounts, backup, ca_bundle, certificates, databases, explain, facts, plan, preflight,
+    accounts, backup, ca_bundle, certificates, databases, explain, facts, owners, plan, preflight,
     render as files, roles, runtime, sys, tmpfiles,
 };
 
@@ -103,16 +103,24 @@ pub fn start(contract: &Contract, root: &Root, environment: &Environment) -> Res
     upgrade::check::data(contract, root, environment, &resolved)?;
     let literal = values(contract, root, &resolved);
     let databases = databases::all(contract, &Engine::new(contract, &literal))?;
-    upgrade.begin(&databases)?;
-    let ended = run(
-        contract,
-        root,
-        environment,
-        &state,
-        resolved,
-        &upgrade,
-        is_new,
-    );
+    let _place = runtime::prepare(root)?;
+    let open = match upgrade.takes_long()? {
+        Some(what) => upgrade.before(environment, &what),
+        None => upgrade.begin(&databases).map(|()| Some(Open::default())),
+    };
+    let ended = match open {
+        Ok(Some(open)) => run(
+            contract,
+            root,
+            environment,
+            &state,
+            resolved,
+            &upgrade,
+            (is_new, open),
+        ),
+        Ok(None) => return Ok(Code::Ok as u8),
+        Err(failure) => Err(failure),
+    };
     if !matches!(ended, Ok((Code::Ok, _))) {
         // What was said so far is why; the failure itself is said last.
         upgrade.give_up()?;
@@ -137,7 +145,7 @@ fn run(
     state: &State<'_>,
     mut resolved: Resolved,
     upgrade: &Upgrade<'_>,
-    is_new: bool,
+    (is_new, open): (bool, Open),
 ) -> Result<(Code, u8)> {
     // Generated values are kept before anything uses them.
     generate(contract, state, &mut resolved)?;
@@ -145,7 +153,7 @@ fn run(
         state.record_version(&contract.product.version)?;
     }
     volume::directories(contract, root)?;
-    let _place = runtime::prepare(root)?;
+    owners::remember(contract, root, state)?;
     tmpfiles::make(contract, root)?;
     let mut environment = environment.clone();
     if let Some(path) = runtime::temporary(contract, root)? {
@@ -179,7 +187,8 @@ fn run(
         );
     }
     crate::page::prepare(contract, root, environment)?;
-    let supervisor = Supervisor::new(plan, root, environment, state, &contract.product.version)?;
+    let version = &contract.product.version;
+    let supervisor = Supervisor::taking_over(open, plan, root, environment, state, version)?;
     let loaded = Loaded {
         contract,
         variables: variables.clone(),

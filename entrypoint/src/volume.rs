@@ -29,6 +29,9 @@ const GIVEN: &str = "given.json";
 const DONE: &str = "done.json";
 /// Salted hashes of the values with which they ran.
 const AGAIN: &str = "again.json";
+/// Whose the directories are; see `owners`. It is about what lies there, so it goes back with
+/// no copy.
+const OWNERS: &str = "owners.json";
 
 /// The version whose data it is.
 const VERSION: &str = "version";
@@ -247,9 +250,19 @@ impl<'a> State<'a> {
                     "it holds the generated passwords: restore it from a backup of the volume; where there is none, \
                      remove it, and the next start names each password that it wants to be given",
                 ),
+                OWNERS => failure.hint("remove the file: the next start takes the directories as they are"),
                 _ => failure.hint("remove the file; the jobs that run once run again then"),
             }
         })
+    }
+
+    /// Whose the volumes' directories are.
+    pub fn owners(&self) -> Result<BTreeMap<String, String>> {
+        Ok(self.json(OWNERS)?.unwrap_or_default())
+    }
+
+    pub fn remember_owners(&self, owners: &BTreeMap<String, String>) -> Result<()> {
+        self.write(OWNERS, owners)
     }
 
     fn write(&self, name: &str, values: &BTreeMap<String, String>) -> Result<()> {

@@ -15,7 +15,7 @@ mod stage;
 mod stream;
 mod swap;
 mod take;
-mod tree;
+pub mod tree;
 mod version;
 mod work;
 

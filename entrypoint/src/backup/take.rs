@@ -77,7 +77,10 @@ pub fn take(
         }
     };
     let work = Work::open(root, first)?;
-    if upgrade::is_under_way(root, State::new(contract, root).directory())? {
+    let begins = services
+        .as_ref()
+        .is_some_and(|s| upgrade::before::is_all(s));
+    if begins || upgrade::is_under_way(root, State::new(contract, root).directory())? {
         return Err(Failure::new(
             Code::Locked,
             "cannot back up: an upgrade of the data is under way",

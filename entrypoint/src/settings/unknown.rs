@@ -138,3 +138,15 @@ fn is_service_link(name: &str, value: &str) -> bool {
                 .iter()
                 .any(|kind| value.starts_with(kind))
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_operators_book_has_all_of_them() {
+        let book = include_str!("../../../docs/operator.md");
+        // One is told to services by the box.
+        for name in super::OWN.iter().filter(|name| **name != "TIFFIN_SERVICE") {
+            assert!(book.contains(&format!("`{name}`")), "no `{name}`");
+        }
+    }
+}

@@ -380,6 +380,9 @@ impl Supervisor<'_> {
     }
 
     fn note(&self, slot: &Slot) -> String {
+        if let Some((_, what)) = &self.first {
+            return what.clone();
+        }
         let mut note = match (&slot.planned.skip, &self.loaded) {
             (Some(reason), _) => return reason.clone(),
             (None, Some(loaded)) if slot.name() == schedule::SERVICE => {

@@ -19,6 +19,7 @@ mod children;
 mod clients;
 mod events;
 mod fastcgi;
+mod first;
 mod follow;
 mod leftovers;
 mod machine;
@@ -49,7 +50,10 @@ use rustix::process::Pid;
 use services::Kind;
 
 use self::clients::Clients;
-use self::machine::{Action, Event, Phase, State, describe, seconds};
+pub use self::first::{Open, PROGRESS};
+pub use self::leftovers::MARK;
+pub use self::machine::describe;
+use self::machine::{Action, Event, Phase, State, seconds};
 pub use self::observe::VARIABLE as HTTP;
 pub use self::reload::Loaded;
 use self::slot::{Clearing, Slot};
@@ -134,6 +138,8 @@ pub struct Supervisor<'a> {
     events: events::Events,
     /// Without a box: as supervisord, which outlives its programs.
     alone: bool,
+    /// This is what comes before the services, and what it is; see `first`.
+    first: Option<(u64, String)>,
     /// How the configuration is read again without a box.
     again: Option<&'a dyn Fn() -> Result<Plan>>,
     stop_timeout: Duration,
@@ -172,6 +178,18 @@ impl<'a> Supervisor<'a> {
         memory: &'a Memory<'a>,
         version: &'a str,
     ) -> Result<Self> {
+        Self::taking_over(Open::default(), plan, root, environment, memory, version)
+    }
+
+    /// With what the one before it left open.
+    pub fn taking_over(
+        open: Open,
+        plan: Plan,
+        root: &'a Root,
+        environment: &'a Environment,
+        memory: &'a Memory<'a>,
+        version: &'a str,
+    ) -> Result<Self> {
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(Code::Internal, format!("cannot {what}: {error}"))
         };
@@ -197,7 +215,10 @@ impl<'a> Supervisor<'a> {
         } else {
             root.directory("/run/tiffin", me(0o755))?;
             root.directory("/run/tiffin/notify", me(0o711))?;
-            Some(control_socket(root, &plan.socket)?)
+            match open.listener {
+                Some(listener) => Some(listener),
+                None => Some(control_socket(root, &plan.socket)?),
+            }
         };
         let accounts = Accounts::read(root)?;
         sys::keep_spare();
@@ -211,9 +232,10 @@ impl<'a> Supervisor<'a> {
             slots.push(Slot::new(planned, &accounts, root, now)?);
         }
         let rpc = rpc::Server::open(&plan.daemon, root, &accounts);
-        let http = match alone {
-            true => observe::Server::default(),
-            false => observe::Server::open(environment)?,
+        let http = match (alone, open.http) {
+            (true, _) => observe::Server::default(),
+            (false, Some(http)) => http,
+            (false, None) => observe::Server::open(environment)?,
         };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| internal("make an epoll", &e))?;
@@ -231,6 +253,7 @@ impl<'a> Supervisor<'a> {
         if let Some(socket) = http.socket() {
             add(socket, HTTP_SOCKET << KIND)?;
         }
+        http.watch(&epoll);
         for (at, slot) in slots.iter().enumerate() {
             add(slot.out.reader.as_fd(), OUTPUT << KIND | at as u64)?;
             if let Some(errors) = &slot.errors {
@@ -272,6 +295,7 @@ impl<'a> Supervisor<'a> {
             certificates: certificates::Watch::default(),
             events: events::Events::default(),
             alone,
+            first: None,
             again: None,
             stop_timeout,
             drain,
@@ -414,6 +438,10 @@ impl<'a> Supervisor<'a> {
         }
         self.queue.finish();
         self.finish_followers();
+        if self.first.is_some() {
+            log::finish_messages();
+            return self.result;
+        }
         if self.listener.is_some() {
             let _ = std::fs::remove_file(self.root.path(&self.socket));
         }
@@ -580,6 +608,12 @@ impl<'a> Supervisor<'a> {
             }
         }
         if self.ending.is_some() || self.alone {
+            return;
+        }
+        if self.first.is_some() {
+            if self.slots.iter().all(|s| s.machine.state().is_over()) {
+                self.end(Code::Ok);
+            }
             return;
         }
         let all = |is: fn(State) -> bool| {
@@ -823,7 +857,9 @@ impl<'a> Supervisor<'a> {
                 });
             }
             // Its own words for all of these: see `state_changed` and `note_end`.
-            Action::Say(_) | Action::Died(_) | Action::Ready | Action::GaveUp(_) if self.alone => {
+            Action::Say(_) | Action::Died(_) | Action::Ready | Action::GaveUp(_)
+                if self.alone || self.first.is_some() =>
+            {
                 self.read_output(at, true);
             }
             Action::Say(message) => say(&format!("{}: {message}", self.slots[at].name())),
@@ -860,7 +896,7 @@ impl<'a> Supervisor<'a> {
 
     fn finished(&mut self, at: usize) {
         let slot = &self.slots[at];
-        if slot.planned.service.kind == Kind::Oneshot {
+        if slot.planned.service.kind == Kind::Oneshot && self.first.is_none() {
             say(&format!("{} is done", slot.name()));
         }
         if slot.planned.once

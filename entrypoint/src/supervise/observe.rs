@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -87,6 +87,14 @@ impl Server {
 
     pub fn deadline(&self) -> Option<Instant> {
         self.clients.values().map(|client| client.until).min()
+    }
+
+    /// Of one that is taken over: who has connected already is heard as well.
+    pub fn watch(&self, epoll: &OwnedFd) {
+        for (id, client) in &self.clients {
+            let data = EventData::new_u64(HTTP_CLIENT << KIND | id);
+            let _ = epoll::add(epoll, &client.stream, data, client.watched);
+        }
     }
 }
 
@@ -232,6 +240,9 @@ impl Supervisor<'_> {
 
     /// Yes or no, and why.
     pub(super) fn verdict(&self, question: Question) -> (bool, String) {
+        if let (Some((_, what)), None) = (&self.first, self.ending) {
+            return (question == Question::Live, what.clone());
+        }
         let wanted = || {
             let slots = self.slots.iter().filter(|slot| !slot.is_gone());
             slots.filter(|slot| slot.planned.service.autostart && slot.planned.skip.is_none())

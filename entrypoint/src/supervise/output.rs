@@ -84,6 +84,9 @@ impl Supervisor<'_> {
                 stream.lines.flush(&name, &mut self.queue);
             }
         }
+        if self.first.is_some() {
+            return self.note_progress();
+        }
         self.note_line(at);
     }
 

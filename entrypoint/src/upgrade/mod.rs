@@ -10,6 +10,7 @@
 //! anybody's back: a start of the new version goes on with it, and when a service is given
 //! up then, what was there is kept as a copy too.
 
+pub mod before;
 pub mod check;
 mod copies;
 mod decision;
@@ -32,6 +33,7 @@ use self::swap::Stuck;
 use crate::databases::Database;
 use crate::exit::{Code, Failure, Result};
 use crate::log::{self, say, warn};
+use crate::owners;
 use crate::root::Root;
 use crate::settings::Environment;
 use crate::volume::State;
@@ -168,13 +170,34 @@ impl<'a> Upgrade<'a> {
         self.undo(stage, &journal)
     }
 
+    /// The version that wrote the data.
+    fn from(&self) -> Result<String> {
+        Ok(self.state.version()?.unwrap_or_else(|| UNKNOWN.to_owned()))
+    }
+
+    /// What takes long before services start; `None` when nothing does.
+    pub fn takes_long(&self) -> Result<Option<String>> {
+        if self.copy && matches!(self.look()?, Decision::Forward { .. }) {
+            let (from, own) = (self.from()?, self.own());
+            return Ok(Some(format!(
+                "upgrade from {from} to {own}: copying the data"
+            )));
+        }
+        let wrong = owners::are_wrong(self.contract, self.root, self.state)?;
+        Ok(wrong.then(|| "putting right whose files the data is".to_owned()))
+    }
+
     /// What is to be done before services start: nothing, or the safety copy. Needs the lock.
     pub fn begin(&self, databases: &[Database]) -> Result<()> {
         let own = self.own();
+        // What has begun already says so.
+        if self.is_under_way()? {
+            return Ok(());
+        }
         let Decision::Forward { unclear } = self.look()? else {
             return Ok(());
         };
-        let from = self.state.version()?.unwrap_or_else(|| UNKNOWN.to_owned());
+        let from = self.from()?;
         if unclear {
             warn(&format!(
                 "nobody can tell whether {own} is later than {from}, which wrote the data: it is taken for an upgrade"
@@ -191,7 +214,6 @@ impl<'a> Upgrade<'a> {
         let mut aside = self.copies.name(own, now);
         if self.copy {
             self.copies.fits(databases, &from, own)?;
-            say(&format!("upgrade from {from} to {own}: copying the data"));
             self.copies
                 .make(&name, databases, &about(&from, format!("before {own}")))?;
             aside = self.copies.name(own, now);
