@@ -42,7 +42,7 @@ fn a_shell_has_job_control() {
     let script = include_str!("../../../../entrypoint/tests/terminal.py");
     let mut command = std::process::Command::new("python3");
     command.args(["-c", script, "docker", "run", "--rm", "-it"]);
-    command.args([&image(), "bash", "--norc"]);
+    command.arg(image()).args(["bash", "--norc"]);
     assert_eq!(must(&mut command), "exit code 7");
 }
 
