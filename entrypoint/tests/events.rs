@@ -106,6 +106,9 @@ fn two_processes_of_a_fastcgi_program_share_one_socket() {
     let running = b.start().until(&b, "app:app_1 ready");
     let ask = || {
         let mut stream = UnixStream::connect(b.path("/run/app.sock")).unwrap();
+        // Who waits in vain fails.
+        let limit = std::time::Duration::from_secs(20);
+        stream.set_read_timeout(Some(limit)).unwrap();
         let mut text = String::new();
         let mut byte = [0];
         while stream.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {

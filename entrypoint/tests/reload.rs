@@ -135,7 +135,7 @@ fn who_says_that_it_reloads_is_waited_for() {
             &format!("[Service]\nExecStart=/usr/bin/python3 ROOT/renews.py\n{keys}"),
         );
         let running = b.start().until(&b, "app ready");
-        let reload = b.spawn(&["reload", "app"]);
+        let mut reload = b.spawn(&["reload", "app"]);
         common::wait("reloading", || {
             let out = b.run(&["status"]).out;
             out.lines()
@@ -146,8 +146,10 @@ fn who_says_that_it_reloads_is_waited_for() {
             .exits(1)
             .says("it is reloading already");
         assert!(!b.path("/done").exists(), "{keys}");
+        assert!(reload.try_wait().unwrap().is_none(), "{keys}: it waits");
         b.file("/go", "");
         common::Ended::of(reload.wait_with_output().unwrap()).exits(0);
+        assert!(b.path("/done").exists(), "{keys}");
         assert_eq!(b.wait_for("/done"), "done\n", "{keys}");
         let out = b.run(&["status"]).out;
         assert!(
