@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -84,7 +87,7 @@ pub fn write_archive(
 
     let mut tar = Tar {
         out: Partial::new(atomic::parent(out))?,
-        hash: Sha256::new(),
+        hash: Hashing::new(),
         size: 0,
         mtime: config.created_epoch,
     };
@@ -108,7 +111,7 @@ pub fn write_archive(
     } = tar;
     file.persist(out)?;
     Ok(Archive {
-        sha256: hex(hash),
+        sha256: hex(hash.end()),
         size,
         manifest_digest: documents.manifest_digest,
         config_digest: documents.config_digest,
@@ -141,14 +144,21 @@ fn copy(
     let write =
         |result: io::Result<()>| result.map_err(|error| Error::write(out, Some(needed))(error));
     write(tar.header(&blob_path(&layer.digest), Type::File { size: layer.size }))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
+    let hash = Hashing::new();
+    let mut buffers: [Piece; BUFFERS] = std::array::from_fn(|_| Piece::default());
     let mut left = layer.size;
-    while left > 0 {
-        let room = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let count = match blob.read(&mut buffer[..room]) {
+    for at in (0..BUFFERS).cycle() {
+        if left == 0 {
+            break;
+        }
+        let room = CHUNK.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let buffer = &mut buffers[at];
+        if Arc::get_mut(buffer).is_none() {
+            *buffer = Piece::default();
+        }
+        let bytes = Arc::get_mut(buffer).expect("nobody else has it");
+        bytes.resize(room, 0);
+        let count = match blob.read(bytes) {
             Ok(0) => {
                 return Err(damaged(
                     "it became shorter while it was being read".to_owned(),
@@ -159,11 +169,12 @@ fn copy(
             Err(error) => return Err(Error::io("read", &layer.blob)(error)),
         };
         left -= count as u64;
-        hash.update(&buffer[..count]);
-        write(tar.put(&buffer[..count]))?;
+        bytes.truncate(count);
+        hash.update(buffer);
+        write(tar.put_piece(buffer))?;
         progress.bytes(count as u64);
     }
-    let found = digest(hash);
+    let found = digest(hash.end());
     if found != layer.digest {
         return Err(damaged(format!("it is damaged: its digest is {found}")));
     }
@@ -286,18 +297,63 @@ impl Documents {
     }
 }
 
+/// Bytes that several threads look at.
+type Piece = Arc<Vec<u8>>;
+
+/// Read and hashed at once.
+const CHUNK: usize = 1 << 20;
+
+/// When the fifth is on its way, the first has been hashed (see [`Hashing`]).
+const BUFFERS: usize = 5;
+
+/// A hash on a thread of its own: an archive is hashed as a whole and each blob in it once more,
+/// and while one processor does one of them, another does the other, and the disk writes.
+struct Hashing {
+    pieces: SyncSender<Piece>,
+    thread: JoinHandle<Sha256>,
+}
+
+impl Hashing {
+    fn new() -> Hashing {
+        let (pieces, queue) = mpsc::sync_channel::<Piece>(2);
+        let thread = thread::spawn(move || {
+            let mut hash = Sha256::new();
+            for piece in queue {
+                hash.update(&*piece);
+            }
+            hash
+        });
+        Hashing { pieces, thread }
+    }
+
+    fn update(&self, piece: &Piece) {
+        self.pieces
+            .send(Arc::clone(piece))
+            .expect("hashing does not panic");
+    }
+
+    fn end(self) -> Sha256 {
+        drop(self.pieces);
+        self.thread.join().expect("hashing does not panic")
+    }
+}
+
 struct Tar {
     out: Partial,
-    hash: Sha256,
+    hash: Hashing,
     size: u64,
     mtime: u64,
 }
 
 impl Tar {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        self.size += bytes.len() as u64;
-        self.out.write_all(bytes)
+        self.put_piece(&Arc::new(bytes.to_vec()))
+    }
+
+    fn put_piece(&mut self, piece: &Piece) -> io::Result<()> {
+        self.hash.update(piece);
+        self.size += piece.len() as u64;
+        self.out.write_all(piece)
     }
 
     fn pad(&mut self, size: u64) -> io::Result<()> {

@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -22,6 +24,39 @@ pub(crate) struct Partial {
     file: File,
     path: PathBuf,
     kept: bool,
+    /// Bytes since the disk was last asked to begin.
+    unflushed: u64,
+    flusher: Option<Flusher>,
+}
+
+/// So much is on its way to the disk while more is written: a sync of everything at the end would
+/// be waited for by all processors.
+const FLUSH: u64 = 16 << 20;
+
+/// Syncs whenever it is asked to, and is asked in vain while it does.
+#[derive(Debug)]
+struct Flusher {
+    ask: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Flusher {
+    fn new(file: File) -> Flusher {
+        let (ask, asked) = mpsc::sync_channel(1);
+        let thread = thread::spawn(move || {
+            for () in asked {
+                // Told to whoever syncs first, and to nobody after.
+                file.sync_data()?;
+            }
+            Ok(())
+        });
+        Flusher { ask, thread }
+    }
+
+    fn end(self) -> io::Result<()> {
+        drop(self.ask);
+        self.thread.join().expect("syncing does not panic")
+    }
 }
 
 impl Partial {
@@ -40,6 +75,8 @@ impl Partial {
                         file,
                         path,
                         kept: false,
+                        unflushed: 0,
+                        flusher: None,
                     });
                 }
                 // Left by a killed process that had this one's number.
@@ -52,7 +89,10 @@ impl Partial {
     /// Syncs, gives the file its name, and syncs the directory, so that the name outlives
     /// a power failure. What was there before is replaced.
     pub(crate) fn persist(mut self, path: &Path) -> Result<(), Error> {
-        self.file.sync_all().map_err(Error::write(path, None))?;
+        let flushed = self.flusher.take().map_or(Ok(()), Flusher::end);
+        flushed
+            .and_then(|()| self.file.sync_all())
+            .map_err(Error::write(path, None))?;
         fs::rename(&self.path, path).map_err(Error::io("rename the finished", path))?;
         self.kept = true;
         let dir = parent(path);
@@ -64,7 +104,18 @@ impl Partial {
 
 impl Write for Partial {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let count = self.file.write(bytes)?;
+        self.unflushed += count as u64;
+        if self.unflushed >= FLUSH {
+            self.unflushed = 0;
+            if self.flusher.is_none() {
+                self.flusher = self.file.try_clone().ok().map(Flusher::new);
+            }
+            if let Some(flusher) = &self.flusher {
+                let _ = flusher.ask.try_send(());
+            }
+        }
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

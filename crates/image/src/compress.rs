@@ -146,18 +146,20 @@ impl Feed {
         Ok(())
     }
 
-    /// Appends what one call of `read` puts into the buffer that it is given: at most
-    /// `limit` bytes and what is left of the chunk. Gives the count.
+    /// Appends what one call of `read` puts behind the content of the buffer that it is given,
+    /// whose capacity it keeps to: at most `limit` bytes and what is left of the chunk. Gives
+    /// the count.
     pub(crate) fn fill(
         &mut self,
         limit: u64,
-        read: impl FnOnce(&mut [u8]) -> Result<usize, Error>,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<usize, Halt> {
         let start = self.chunk.len();
         let room = limit.min((self.full - start) as u64) as usize;
-        self.chunk.resize(start + room, 0);
-        let count = read(&mut self.chunk[start..])?;
-        self.chunk.truncate(start + count);
+        self.chunk.reserve_exact(self.full - start);
+        read(&mut self.chunk)?;
+        self.chunk.truncate(start + room);
+        let count = self.chunk.len() - start;
         self.send_full()?;
         Ok(count)
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{SeekFrom, Stat, fstat, seek};
 use rustix::io::{Errno, pread};
 
@@ -362,9 +363,12 @@ impl Packer<'_> {
             self.progress.bytes(data - at);
             at = data;
             while at < end {
-                let count = self
-                    .feed
-                    .fill(end - at, |buffer| pread(file, buffer, at).map_err(fail))?;
+                // Into what has no content yet: filling it with zeros first takes time.
+                let count = self.feed.fill(end - at, |buffer| {
+                    pread(file, spare_capacity(buffer), at)
+                        .map(drop)
+                        .map_err(fail)
+                })?;
                 if count == 0 {
                     let (path, what) = (inside(), "it became shorter");
                     return Err(Error::Changed { path, what }.into());

@@ -119,6 +119,51 @@ fn damage_is_found_and_nothing_appears() {
     );
 }
 
+/// More than all buffers on their way between reading, hashing and the disk, to the byte.
+#[test]
+fn a_large_archive_is_hashed_as_it_lies_on_the_disk() {
+    let place = tempfile::tempdir().unwrap();
+    let mut seed = 88_172_645_463_325_252u64;
+    let noise = std::iter::repeat_with(|| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed.to_le_bytes()
+    });
+    let entry = Entry {
+        path: "noise".to_owned(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        content: Content::File(noise.take(2_300_001).flatten().collect()),
+    };
+    let blobs = place.path().join("blobs");
+    let layer = layer_from_entries(&[entry], &blobs, EPOCH, image::Packing::Gzip).unwrap();
+    assert!(layer.size > 18_000_000);
+    let out = place.path().join("a.tar");
+    let archive = write(
+        &out,
+        &["acme/backend:v1"],
+        &[layer.clone(), small_layer(&blobs)],
+    );
+    assert_eq!(archive.size, fs::metadata(&out).unwrap().len());
+    let sum = run("sha256sum", &[out.to_str().unwrap()]);
+    assert_eq!(sum[..64], archive.sha256);
+    let digest = layer.digest.trim_start_matches("sha256:");
+    let copied = format!(
+        "tar -xOf {} blobs/sha256/{digest} | sha256sum",
+        out.display()
+    );
+    assert_eq!(&run("sh", &["-c", &copied])[..64], digest);
+    // The last byte counts.
+    let mut bytes = fs::read(&layer.blob).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&layer.blob, bytes).unwrap();
+    let references = ["acme/backend:v1".to_owned()];
+    let told = write_archive(&out, &references, &config(), &[layer], &Silent).unwrap_err();
+    assert!(told.to_string().contains("it is damaged: its digest is"));
+}
+
 #[test]
 fn an_older_archive_stays_until_the_new_one_is_whole() {
     let place = tempfile::tempdir().unwrap();
