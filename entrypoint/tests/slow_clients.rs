@@ -265,11 +265,18 @@ fn an_answer_that_is_not_read_holds_up_nobody_and_waits_for_its_reader() {
         client.read_to_end(&mut text).unwrap();
         (text.len() > 600_000).then_some(())
     });
+    // What it takes to make such answers, on this machine at this time.
     let begun = Instant::now();
-    let mut slow: Vec<UnixStream> = (0..30).map(|_| connect(&b, CONTROL, logs)).collect();
+    for _ in 0..10 {
+        let mut text = Vec::new();
+        connect(&b, CONTROL, logs).read_to_end(&mut text).unwrap();
+    }
+    let usual = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    let mut slow: Vec<UnixStream> = (0..10).map(|_| connect(&b, CONTROL, logs)).collect();
     b.run(&["status"]).exits(0).says("c ");
     let took = begun.elapsed().as_secs_f64();
-    assert!(took < 5.0, "{took}");
+    assert!(took < 3.0 * usual + 2.0, "{took}, with readers {usual}");
     std::thread::sleep(Duration::from_secs(1));
     let mut text = String::new();
     slow[0].read_to_string(&mut text).unwrap();
