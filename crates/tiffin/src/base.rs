@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use image::registry::Remote;
@@ -52,6 +53,8 @@ pub fn open<'a>(
                         "cannot ask for the base docker://{name} without a network, and no build with this cache has asked for it: build once without --offline, or save it as an archive, and use base: docker-archive:FILE or oci-archive:FILE"
                     )
                 };
+                // What is of use is not forgotten.
+                let _ = File::open(kept.answer).and_then(|f| f.set_modified(SystemTime::now()));
                 Remote::kept(&reference, &digest, kept.pulled)?
             } else {
                 let found = Remote::find(&reference, &platform, &push::options())?;
