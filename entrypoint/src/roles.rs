@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::Contract;
+use contract::{Contract, Template, Value, Variables};
 use jinja::reach;
 use services::{Command, Commands, Kind, RestartWhen, Service};
 
@@ -110,7 +110,7 @@ pub fn check(
     }
     let (variables, plan) = start::foreseen(contract, root, environment, resolved)?;
     let engine = Engine::new(contract, &variables);
-    let problems = wanting(contract, root, &engine, &plan, resolved);
+    let problems = wanting(contract, root, &variables, &engine, &plan, resolved);
     if problems.is_empty() {
         return Ok(());
     }
@@ -126,6 +126,7 @@ pub fn check(
 pub fn wanting(
     contract: &Contract,
     root: &Root,
+    variables: &Variables,
     engine: &Engine<'_>,
     plan: &Plan,
     resolved: &Resolved,
@@ -143,11 +144,23 @@ pub fn wanting(
         .flat_map(|one| [&one.certificate, &one.key]);
     for name in resolved.to_generate.keys().chain(made) {
         let variable = &contract.settings[name].variable;
-        let reached = contract
+        let mut reached: Vec<&Template> = contract
             .templates
             .iter()
-            .filter(|template| reach::template(template, &contract.variables).has(variable));
+            .filter(|template| reach::template(template, &contract.variables).has(variable))
+            .collect();
+        // What other settings take the place of, such as a URL with a password of its own, is in no file.
+        if !reached.is_empty() {
+            let mut other = variables.clone();
+            other.insert(variable.clone(), Value::from("another"));
+            let other = Engine::new(contract, &other);
+            reached.retain(|template| engine.render(template) != other.render(template));
+            if reached.is_empty() {
+                continue;
+            }
+        }
         let mut users = reached
+            .into_iter()
             .flat_map(|template| effects::of(contract, &services, root, template))
             .peekable();
         // Of what only left out services read, each box may have its own.

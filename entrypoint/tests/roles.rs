@@ -137,6 +137,39 @@ fn what_boxes_must_agree_on_is_asked_for_at_once_and_nothing_is_touched() {
 }
 
 #[test]
+fn a_password_that_a_url_takes_the_place_of_is_not_asked_for() {
+    let start = |url: Option<&str>| {
+        let mut b = elsewhere("web");
+        for (name, setting) in [
+            (
+                "DB_URL",
+                json!({"variable": "db_url", "type": "url", "secret": true}),
+            ),
+            (
+                "DB_PASSWORD",
+                json!({"variable": "db_password", "type": "secret", "generate": 8}),
+            ),
+        ] {
+            b.put("settings", name, setting);
+        }
+        b.contract["variables"]["db_url"] = json!("");
+        let dest = format!("{}/etc/url.env", b.dir.path().display());
+        let body = "URL={{ db_url if db_url else 'db://:' ~ db_password ~ '@db.test' }}\n";
+        b.template(&dest, body);
+        b.file("/etc/url.env", "");
+        if let Some(url) = url {
+            b.env("DB_URL", url);
+        }
+        b.file("/migrated", "by another box\n");
+        b
+    };
+    let ended = start(None).start().end();
+    ended.exits(78).says("DB_PASSWORD: it is generated");
+    let b = start(Some("db://:x@db.test"));
+    b.start().until(&b, "web ready").stop().exits(0);
+}
+
+#[test]
 fn a_role_that_the_box_has_not_is_named() {
     let mut b = stack();
     b.env("TIFFIN_ROLE", "wrker").env("TIFFIN_DRAIN", "soon");

@@ -14,7 +14,7 @@ use crate::plan::{self, Plan, Planned};
 use crate::render;
 use crate::roles;
 use crate::root::Root;
-use crate::settings::{self, Environment, Given, Sources, is_secret};
+use crate::settings::{self, Environment, Given, MASK, Sources, is_secret};
 
 /// Beyond this no stop or start is waited for, whatever units say (`infinity`). Seconds.
 const LONGEST: u64 = 3600;
@@ -122,6 +122,13 @@ pub fn describe(
         let mut variables = facts::now(contract, root);
         variables.extend(given.resolved.variables(contract));
         crate::start::stand_in(contract, contract.settings.keys(), &mut variables);
+        // Of what the platform has, nobody here knows more than that it is given.
+        for setting in given.files.iter().map(|name| &contract.settings[name]) {
+            if is_secret(setting) {
+                let variable = setting.variable.clone();
+                variables.entry(variable).or_insert(MASK.into());
+            }
+        }
         variables
     };
     let engine = Engine::new(contract, &variables);
@@ -137,7 +144,14 @@ pub fn describe(
         longest(&plan, stop_time, &last).clamp(10, LONGEST)
     });
     let needed: Vec<String> = match wanted.scale {
-        Some(_) => roles::wanting(contract, &there, &engine, &plan, &given.resolved),
+        Some(_) => roles::wanting(
+            contract,
+            &there,
+            &variables,
+            &engine,
+            &plan,
+            &given.resolved,
+        ),
         None => Vec::new(),
     }
     .into_iter()

@@ -30,6 +30,8 @@ struct Target {
     port: Option<u16>,
     /// A web address may be the box's own, seen from outside.
     web: bool,
+    /// The name of SRV records, which the box's `getent` does not read.
+    srv: bool,
 }
 
 /// All at the same time.
@@ -75,6 +77,7 @@ fn targets(contract: &Contract, value: &dyn Fn(&str) -> Option<String>) -> Vec<T
                 host: bare(&text),
                 port: port_of(contract, name, setting).and_then(|port| value(&port)?.parse().ok()),
                 web: false,
+                srv: false,
             }),
             // The address of a database is a secret where it holds a password.
             Kind::Url | Kind::Secret => targets.extend(of_url(name, &text)),
@@ -131,6 +134,7 @@ fn of_url(setting: &str, text: &str) -> Vec<Target> {
         "https" | "wss" => Some(443),
         "mongodb" => Some(27_017),
         "redis" | "rediss" => Some(6379),
+        "sentinel" => Some(26_379),
         "postgres" | "postgresql" => Some(5432),
         "mysql" | "mariadb" => Some(3306),
         "amqp" => Some(5672),
@@ -139,8 +143,8 @@ fn of_url(setting: &str, text: &str) -> Vec<Target> {
         "ldaps" => Some(636),
         "smtp" => Some(25),
         "smtps" => Some(465),
-        // Of the name of an SRV record, and of sockets, there is nothing to connect to.
-        _ if scheme.ends_with("+srv") || scheme.contains("unix") => return Vec::new(),
+        // Of sockets there is nothing to connect to.
+        _ if scheme.contains("unix") => return Vec::new(),
         _ => None,
     };
     let target = |part: &str| {
@@ -162,6 +166,7 @@ fn of_url(setting: &str, text: &str) -> Vec<Target> {
             host: bare(host),
             port,
             web: matches!(scheme.as_str(), "http" | "https" | "ws" | "wss"),
+            srv: scheme.ends_with("+srv"),
         })
     };
     hosts.split(',').filter_map(target).collect()
@@ -185,8 +190,13 @@ fn check(target: &Target, hosts: &str) -> Check {
         host,
         port,
         web,
+        srv,
     } = target;
     let name = format!("reach {setting}");
+    if *srv {
+        let found = format!("{host}: DNS has its servers (SRV), which preflight does not look up");
+        return Check::ok(&name, found);
+    }
     let bad = |found: String, advice: String| match web {
         true => Check::warning(
             &name,
@@ -403,7 +413,18 @@ mod tests {
                 one("2001:db8::1", 7)
             ]
         );
-        assert_eq!(found("mongodb+srv://cluster.example/db"), []);
+        let sentinels = found("sentinel://:p@a.example,b.example:5000/?master=x&tls=true");
+        assert_eq!(
+            sentinels,
+            [one("a.example", 26_379), one("b.example", 5000)]
+        );
+        let srv = of_url("X", "mongodb+srv://u:p@cluster.example/db");
+        assert!(srv.len() == 1 && srv[0].srv, "{srv:?}");
+        let said = format!("{:?}", check(&srv[0], ""));
+        assert!(
+            said.contains("cluster.example: DNS has its servers"),
+            "{said}"
+        );
         assert_eq!(found("hunter2"), []);
         assert_eq!(found("redis://-oProxy=1"), []);
     }

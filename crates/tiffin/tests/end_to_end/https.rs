@@ -326,7 +326,7 @@ fn a_renewal_drops_no_connection() {
 }
 
 /// Gives the folder's content to whoever the box runs as.
-fn open_to_all(folder: &Path) {
+pub fn open_to_all(folder: &Path) {
     must(Command::new("chmod").args(["-R", "a+rX"]).arg(folder));
 }
 
@@ -390,16 +390,30 @@ fn any_user_serves_https_and_renews() {
     ));
 }
 
-/// A mail server that takes mail over STARTTLS and from its user alone, and prints it.
+/// A mail server that takes mail over TLS and from its user alone, and prints it: on the port 2525
+/// after STARTTLS, on 2465 over TLS from the beginning.
 const MAIL: &str = r#"
-import base64, socketserver, ssl
+import base64, socketserver, ssl, threading
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 context.load_cert_chain("/tls/server.pem", "/tls/server.key")
 class Session(socketserver.StreamRequestHandler):
     def say(self, line):
         self.connection.sendall(line.encode() + b"\r\n")
+    def secure(self):
+        try:
+            self.connection = context.wrap_socket(self.connection, server_side=True)
+        except OSError as error:
+            print("REFUSED", error, flush=True)
+            return False
+        self.rfile = self.connection.makefile("rb")
+        return True
     def handle(self):
         tls = known = False
+        if self.server.server_address[1] == 2465:
+            if not self.secure():
+                return
+            tls = True
+            print("SMTPS", flush=True)
         self.say("220 ready")
         while line := self.rfile.readline():
             word, _, rest = line.decode().strip().partition(" ")
@@ -408,12 +422,9 @@ class Session(socketserver.StreamRequestHandler):
                 self.say("250-mail\r\n250 " + ("AUTH PLAIN" if tls else "STARTTLS"))
             elif word == "STARTTLS":
                 self.say("220 go on")
-                try:
-                    self.connection = context.wrap_socket(self.connection, server_side=True)
-                except OSError as error:
-                    print("REFUSED", error, flush=True)
+                if not self.secure():
                     return
-                self.rfile, tls = self.connection.makefile("rb"), True
+                tls = True
             elif word == "AUTH" and tls:
                 known = base64.b64decode(rest.split()[1]) == b"\0box\0s3cret/+ "
                 self.say("235 yes" if known else "535 no")
@@ -428,8 +439,22 @@ class Session(socketserver.StreamRequestHandler):
             else:
                 self.say("250 ok" if known else "530 first STARTTLS, then AUTH")
 socketserver.ThreadingTCPServer.allow_reuse_address = True
-socketserver.ThreadingTCPServer(("0.0.0.0", 2525), Session).serve_forever()
+for port in 2465, 2525:
+    server = socketserver.ThreadingTCPServer(("0.0.0.0", port), Session)
+    threading.Thread(target=server.serve_forever).start()
 "#;
+
+/// It, known by [`NAME`] and by the name of its container.
+fn mail_server(network: &Network, mount: &str) -> Container {
+    let server = Container {
+        name: unique("smtp"),
+    };
+    let mut command = docker(&["run", "-d", "--name", &server.name]);
+    command.args(["--network", &network.name, "--network-alias", NAME]);
+    command.args(["-v", mount, "--entrypoint", "/usr/bin/python3", &image()]);
+    must(command.args(["-u", "-c", MAIL]));
+    server
+}
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
@@ -442,14 +467,7 @@ fn mail_goes_to_a_server_that_a_private_authority_vouches_for() {
     fs::write(folder.join("password"), "s3cret/+ \n").unwrap();
     let mount = format!("{}:/tls:ro", folder.display());
     let network = Network::new();
-    let server = Container {
-        name: unique("smtp"),
-    };
-    let mut command = docker(&["run", "-d", "--name", &server.name]);
-    command.args(["--network", &network.name, "--network-alias", NAME]);
-    command.args(["-v", &mount, "--entrypoint", "/usr/bin/python3", &image()]);
-    must(command.args(["-u", "-c", MAIL]));
-
+    let server = mail_server(&network, &mount);
     let to = format!("MAIL_SERVER={NAME}");
     let mut flags = vec!["--network", &network.name, "-v", &mount, "-e", &to];
     flags.extend(["-e", "MAIL_PORT=2525", "-e", "MAIL_USE_TLS=on"]);
@@ -482,4 +500,61 @@ fn mail_goes_to_a_server_that_a_private_authority_vouches_for() {
         container.logs()
     );
     assert!(!container.logs().contains("s3cret"), "{}", container.logs());
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
+fn mail_over_tls_from_the_beginning_goes_to_a_server_that_a_private_authority_vouches_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    pair(folder, "ca", None);
+    pair(folder, "server", Some("ca"));
+    open_to_all(folder);
+    fs::write(folder.join("password"), "s3cret/+ \n").unwrap();
+    let mount = format!("{}:/tls:ro", folder.display());
+    let network = Network::new();
+    let server = mail_server(&network, &mount);
+    let to = format!("MAIL_SERVER={NAME}");
+    let mut flags = vec!["--network", &network.name, "-v", &mount, "-e", &to];
+    // What STARTTLS is says nothing then.
+    flags.extend(["-e", "MAIL_PORT=2465", "-e", "MAIL_USE_SSL=on"]);
+    flags.extend(["-e", "MAIL_USE_TLS=on", "-e", "MAIL_FROM=box@bank.test"]);
+    flags.extend([
+        "-e",
+        "MAIL_USERNAME=box",
+        "-e",
+        "MAIL_PASSWORD_FILE=/tls/password",
+    ]);
+    flags.extend(["-e", "CA_BUNDLE_FILE=/tls/ca.pem", "--read-only"]);
+    let container = Container::run(&flags);
+    container.round_trip_with_mail("auditor@bank.test");
+    let arrived = || {
+        let told = server.logs();
+        told.contains("SMTPS") && told.contains("MAIL To: auditor@bank.test")
+    };
+    assert!(
+        within(Duration::from_secs(60), arrived),
+        "{}\n{}",
+        server.logs(),
+        container.logs()
+    );
+    assert!(!container.logs().contains("s3cret"), "{}", container.logs());
+
+    // One of another name, or of an authority that nobody named, gets neither mail nor password.
+    let script = "import dataclasses, sys\nfrom reports import mail, settings\n\
+        mail.connect(dataclasses.replace(settings.load().mail, host=sys.argv[1]))";
+    for (host, trusted, wanted) in [
+        (
+            NAME,
+            "/etc/ssl/certs/ca-certificates.crt",
+            "CERTIFICATE_VERIFY_FAILED",
+        ),
+        (&server.name, "/tls/ca.pem", "Hostname mismatch"),
+    ] {
+        let trusted = format!("SSL_CERT_FILE={trusted}");
+        let mut command = docker(&["exec", "-e", &trusted, &container.name]);
+        command.args(["/opt/backend/bin/run", "python", "-c", script, host]);
+        let said = must_fail(&mut command, 1);
+        assert!(said.contains(wanted), "{said}");
+    }
 }

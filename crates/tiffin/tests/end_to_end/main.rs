@@ -10,6 +10,7 @@ mod capture;
 mod changes;
 mod customer;
 mod databases;
+mod external;
 mod harness;
 mod hostile;
 mod https;

@@ -15,9 +15,15 @@ def compose(settings, address, report, result):
     return message
 
 
+def connect(settings):
+    if settings.use_ssl:
+        return smtplib.SMTP_SSL(settings.host, settings.port, timeout=20, context=ssl.create_default_context())
+    return smtplib.SMTP(settings.host, settings.port, timeout=20)
+
+
 def send(settings, message):
-    with smtplib.SMTP(settings.host, settings.port, timeout=20) as server:
-        if settings.use_tls:
+    with connect(settings) as server:
+        if settings.use_tls and not settings.use_ssl:
             server.starttls(context=ssl.create_default_context())
         if settings.username:
             server.login(settings.username, settings.password)

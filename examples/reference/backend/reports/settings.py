@@ -11,6 +11,7 @@ class Mail:
     username: str = ""
     password: str = field(default="", repr=False)
     use_tls: bool = False
+    use_ssl: bool = False
     sender: str = "backend@localhost"
 
 
@@ -36,6 +37,7 @@ def load(environment=os.environ):
             username=get("MAIL_USERNAME", ""),
             password=get("MAIL_PASSWORD", ""),
             use_tls=get("MAIL_USE_TLS", "false").lower() == "true",
+            use_ssl=get("MAIL_USE_SSL", "false").lower() == "true",
             sender=get("MAIL_DEFAULT_SENDER", Mail.sender),
         ),
     )

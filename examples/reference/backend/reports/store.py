@@ -5,7 +5,8 @@ import json
 import uuid
 
 from pymongo import MongoClient
-from redis import Redis
+
+from . import redis_url
 
 HEARTBEAT = "heartbeat:beat"
 HEARTBEAT_SECONDS = 10
@@ -17,7 +18,7 @@ class Store:
         self.client = MongoClient(settings.mongodb_url, serverSelectionTimeoutMS=3000)
         self.reports = self.client.get_default_database().reports
         # Database 0 is the queue's, 1 the cache's.
-        self.redis = Redis.from_url(f"{settings.redis_url}/1", socket_timeout=3)
+        self.redis = redis_url.client(settings.redis_url, 1)
 
     def migrate(self):
         self.reports.create_index("created")

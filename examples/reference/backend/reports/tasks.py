@@ -2,27 +2,24 @@
 
 import functools
 import smtplib
-import ssl
 
 from celery import Celery
 from celery.signals import beat_init
 
-from . import mail, settings
+from . import mail, redis_url, settings
 from .statistics import summarise
 from .store import HEARTBEAT_SECONDS, Store
 
 config = settings.load()
-celery = Celery("reports", broker=f"{config.redis_url}/0")
-if config.redis_url.startswith("rediss:"):
-    # Celery would take any certificate otherwise.
-    celery.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+celery = Celery("reports")
+# A job of which nothing is heard goes back to the queue after so many seconds; no report takes as
+# long.
+celery.conf.update(redis_url.broker(config.redis_url, 0, {"visibility_timeout": 60}))
 celery.conf.update(
     task_ignore_result=True,
     # A job whose worker dies goes back to the queue.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
-    # The same of one whose whole machine dies, after so many seconds; no report takes as long.
-    broker_transport_options={"visibility_timeout": 60},
     broker_connection_retry_on_startup=True,
     beat_schedule={"heartbeat": {"task": "reports.heartbeat", "schedule": HEARTBEAT_SECONDS}},
 )
