@@ -110,6 +110,58 @@ fn a_value_of_two_lines_is_refused() {
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
+fn the_log_is_of_the_level_and_the_time_zone_of_the_settings() {
+    let level = |level: &str| format!("LOG_LEVEL={level}");
+    let run = |level: &str| {
+        let container = Container::run(&["-e", level, "-e", "TIMEZONE=Asia/Kathmandu"]);
+        container.round_trip();
+        container
+    };
+    let lines = |container: &Container, service: &str| -> Vec<String> {
+        let logs = container.logs();
+        let of_it = logs.lines().filter(|line| line.starts_with(service));
+        of_it.map(str::to_owned).collect()
+    };
+    let has = |lines: &[String], word: &str| lines.iter().any(|line| line.contains(word));
+    // A quarter of an hour off from everybody else.
+    let there = || {
+        let mut date = std::process::Command::new("date");
+        must(date.env("TZ", "UTC-05:45").arg("+%Y-%m-%d %H:"))
+    };
+    let before = there();
+    let container = run(&level("debug"));
+    let (web, worker) = (
+        lines(&container, "backend-web"),
+        lines(&container, "backend-worker"),
+    );
+    let in_time = |lines: &[String]| has(lines, &before) || has(lines, &there());
+    assert!(in_time(&web) && has(&web, " +0545]"), "{web:?}");
+    assert!(in_time(&worker), "{worker:?}");
+    assert!(
+        has(&web, "[DEBUG]") && has(&worker, ": DEBUG/"),
+        "{web:?} {worker:?}"
+    );
+    let nginx = lines(&container, "nginx");
+    assert!(has(&nginx, " +0545] \"GET /reports"), "{nginx:?}");
+    let mongod = lines(&container, "mongod");
+    assert!(has(&mongod, "+05:45\"}"), "{mongod:?}");
+    drop(container);
+
+    let container = run(&level("error"));
+    let (web, worker) = (
+        lines(&container, "backend-web"),
+        lines(&container, "backend-worker"),
+    );
+    for word in ["[DEBUG]", "[INFO]", "[WARNING]"] {
+        assert!(!has(&web, word), "{web:?}");
+    }
+    for word in [": DEBUG/", ": INFO/", ": WARNING/"] {
+        assert!(!has(&worker, word), "{worker:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
 fn a_command_in_a_running_box_leaves_its_files_alone() {
     let container = Container::run(&[]);
     container.until_healthy();
