@@ -14,6 +14,7 @@ use crate::{
     ansible,
     error::{Error, Result},
     host,
+    sandbox::user,
 };
 
 /// What Ansible needs on any host that it manages, and `apt` on Debian's.
@@ -200,14 +201,22 @@ fn debootstrap(suite: &str, packages: &[String], into: &Path, how: &How) -> Resu
         .chain(packages.iter().cloned())
         .collect::<Vec<_>>()
         .join(",");
-    let mut command = match how.packages.offline {
-        true => {
+    // As root it mounts where the machine does. In a user namespace nobody may do that there, nor
+    // show processes that are not its own.
+    let mut apart = match user::entered() {
+        true => vec!["--mount", "--pid", "--fork", "--kill-child"],
+        false => Vec::new(),
+    };
+    apart.extend(how.packages.offline.then_some("--net"));
+    let mut command = match apart[..] {
+        [] => Command::new("mmdebstrap"),
+        _ => {
             let mut command = Command::new("unshare");
-            command.args(["--net", "mmdebstrap", "--skip=update"]);
+            command.args(&apart).arg("mmdebstrap");
             command
         }
-        false => Command::new("mmdebstrap"),
     };
+    command.args(how.packages.offline.then_some("--skip=update"));
     command.args([
         "--variant=minbase",
         "--mode=root",

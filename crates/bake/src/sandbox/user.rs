@@ -25,13 +25,18 @@ const IDS: u64 = 65_536;
 /// Leads to the same person as 0 does here; set for the second run of this program.
 const ENTERED: &str = "TIFFIN_IN_USER_NAMESPACE";
 
+/// Whether this process is in the namespace that [`enter`] makes.
+pub fn entered() -> bool {
+    std::env::var_os(ENTERED).is_some()
+}
+
 /// Gives this process what a build needs: nothing to do for a root that may mount. Else it
 /// returns only when it could not. The process must have one thread.
 pub fn enter() -> Result<()> {
     let root = rustix::process::geteuid().is_root();
     let may_mount =
         capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    if std::env::var_os(ENTERED).is_some() || (root && may_mount) {
+    if entered() || (root && may_mount) {
         return Ok(());
     }
     let maps = if root {

@@ -22,7 +22,7 @@ done
 tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$2" .
 "#;
 
-/// All that owners, bits, attributes and removals can be, in two layers.
+/// All that owners, bits, attributes and removals can be.
 const RECIPE: &str = r#"name: test/small
 base: rootfs:base.tar
 playbook: site.yml
@@ -48,6 +48,19 @@ layers:
           mkdir /srv/replaced
           echo y >/srv/replaced/y
           chown 1:2 /srv/a/kept
+  - {name: three, tags: [three]}
+"#;
+
+/// By Ansible, in a layer of its own; needs no Python in the box.
+const PLAY: &str = r#"- hosts: all
+  gather_facts: false
+  tags: [three]
+  tasks:
+    - name: Become somebody else's
+      raw: rm /srv/a/theirs; echo ours >/srv/a/ours; chown 4321:8765 /srv/a/ours
+    - raw: cat /srv/a/ours
+      register: said
+    - assert: {that: "said.stdout | trim == 'ours'"}
 "#;
 
 /// A user with a home, in which the program, its entrypoint and a recipe are.
@@ -72,7 +85,7 @@ impl User {
         fs::copy(tiffin(), at.join("tiffin")).unwrap();
         fs::copy(tiffin().with_file_name("entrypoint"), at.join("entrypoint")).unwrap();
         fs::write(at.join("tiffin.yaml"), RECIPE).unwrap();
-        fs::write(at.join("site.yml"), "[]\n").unwrap();
+        fs::write(at.join("site.yml"), PLAY).unwrap();
         // Whatever ranges it has, none is this test's wish.
         must(Command::new("useradd").args(["--home-dir"]).arg(at).args([
             "--no-create-home",
@@ -168,7 +181,7 @@ fn a_user_with_subordinate_ids_builds_the_bytes_that_root_builds() {
     let warm = output(&mut user.build("by-user"));
     let said = String::from_utf8_lossy(&warm.stderr).into_owned();
     assert!(
-        warm.status.success() && said.contains("layer two: unchanged"),
+        warm.status.success() && said.contains("layer three: unchanged"),
         "{said}"
     );
     let mut prune = Command::new("runuser");
@@ -177,6 +190,41 @@ fn a_user_with_subordinate_ids_builds_the_bytes_that_root_builds() {
     must(prune.arg(at.join(".cache/tiffin")));
     let mut kept = fs::read_dir(at.join(".cache/tiffin/layers")).unwrap();
     assert!(!kept.any(|entry| entry.unwrap().path().is_dir()));
+}
+
+/// The base too, with packages of apt, their accounts and a template.
+#[test]
+#[ignore = "makes a base twice: make test-long"]
+fn long_a_user_bakes_a_base_and_packages_as_root_does() {
+    let user = User::new();
+    let at = user.home.path();
+    user.ids("add");
+    for (name, text) in [
+        ("tiffin.yaml", "name: test/small\nplaybook: site.yml\n"),
+        (
+            "site.yml",
+            "- hosts: all
+  tasks:
+    - apt: {name: [cron, memcached], update_cache: true}
+    - user: {name: portal, system: true}
+    - template: {src: motd.j2, dest: /etc/motd, owner: portal, mode: '0640'}
+    - service: {name: memcached, state: started, enabled: true}
+",
+        ),
+        (
+            "motd.j2",
+            "{{ ansible_distribution_release }} for {{ ansible_user_id }}\n",
+        ),
+    ] {
+        fs::write(at.join(name), text).unwrap();
+    }
+    must(&mut user.build("by-user"));
+    assert_eq!(sum(at.join("by-user/small-v1.tar")), of_root(at));
+    let contract = crate::steps::in_archive(
+        &at.join("by-user/small-v1.tar"),
+        "usr/lib/tiffin/contract.json",
+    );
+    assert!(contract.0.contains("memcached.service"), "{}", contract.0);
 }
 
 #[test]

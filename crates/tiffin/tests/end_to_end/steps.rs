@@ -1,6 +1,6 @@
 //! Layers without a playbook, what layers know of each other, and what is no input.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use crate::build::Small;
 use crate::harness::*;
@@ -15,7 +15,10 @@ pub fn built(small: &Small) -> String {
 
 /// A file of the box, and how `tar` lists it.
 pub fn in_box(small: &Small, path: &str) -> (String, String) {
-    let archive = small.dist().join("small-v1.tar");
+    in_archive(&small.dist().join("small-v1.tar"), path)
+}
+
+pub fn in_archive(archive: &Path, path: &str) -> (String, String) {
     let script = r#"for blob in $(tar -xOf "$1" manifest.json | grep -o 'blobs/sha256/[0-9a-f]*' | tail -n +2); do
         tar -xOf "$1" $blob | tar -tvz --numeric-owner "$2" 2>/dev/null && tar -xOf "$1" $blob | tar -xzO "$2"
         done; true"#;
