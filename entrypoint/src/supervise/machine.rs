@@ -347,7 +347,11 @@ impl Machine {
             (S::Starting(at), Event::MainEnded(ended)) => self.ended_in_start(at, *ended, now),
             (S::Starting(_), Event::MainMissing(reason)) => self.failed(reason, now),
             (S::Starting(_), Event::Deadline) => match self.rules.kind {
-                Kind::Simple { .. } => self.post(0, now),
+                Kind::Simple { .. } => {
+                    // That was when it had settled: its ExecStartPost= has the usual time.
+                    self.deadline = self.rules.start_timeout.map(|timeout| now + timeout);
+                    self.post(0, now)
+                }
                 Kind::Oneshot => self.failed("it did not end in time", now),
                 _ => self.failed("it did not become ready in time", now),
             },

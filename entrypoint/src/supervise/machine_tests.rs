@@ -61,6 +61,28 @@ fn post_commands_come_before_ready() {
     assert_eq!(m.deadline(), None);
 }
 
+/// The time to settle was that of these commands too: each was ended at once.
+#[test]
+fn what_has_settled_has_its_start_timeout_for_its_post_commands() {
+    let now = Instant::now();
+    let settle = Duration::from_secs(1);
+    let kind = Kind::Simple { settle };
+    let mut m = Machine::new(rules(kind, RestartWhen::Never), State::Waiting, now);
+    m.handle(&Event::Start, now);
+    m.handle(&Event::StepEnded(OK), now);
+    assert_eq!(m.handle(&Event::Spawned, now), []);
+    let settled = m.deadline().unwrap();
+    assert_eq!(settled, now + settle);
+    assert_eq!(
+        m.handle(&Event::Deadline, settled),
+        [Action::Run(Phase::Post, 0)]
+    );
+    assert_eq!(m.deadline(), Some(settled + Duration::from_secs(90)));
+    let later = settled + Duration::from_secs(30);
+    assert_eq!(m.handle(&Event::StepEnded(OK), later), [Action::Ready]);
+    assert_eq!(m.deadline(), None);
+}
+
 #[test]
 fn after_a_stable_run_the_first_restart_is_at_once() {
     let now = Instant::now();
