@@ -30,4 +30,5 @@ mod steps;
 mod storm;
 mod units;
 mod upgrade;
+mod userlands;
 mod verbs;
