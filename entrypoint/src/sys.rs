@@ -478,8 +478,8 @@ pub fn keep_no_buffers() {
     }
 }
 
-/// Gives back what only the start needed: free memory, and the pages of our code and
-/// constants, of which the few that the loop uses come back from the page cache.
+/// Gives back what only the start needed: free memory, the stack below us, and the pages of our
+/// code and constants, of which the few that the loop uses come back from the page cache.
 pub fn settle() {
     // SAFETY: free memory is nobody's.
     unsafe { nix::libc::malloc_trim(0) };
@@ -489,16 +489,53 @@ pub fn settle() {
     let code = maps.lines().position(|line| line.contains(" r-xp "));
     let whole = maps.lines().take(code.map_or(0, |at| at + 1));
     for line in whole.filter(|line| line.contains('/') && !line.contains(" rw")) {
-        let range = line
-            .split(' ')
-            .next()
-            .and_then(|range| range.split_once('-'));
-        let address = |text: &str| usize::from_str_radix(text, 16).ok();
-        if let Some((Some(from), Some(to))) = range.map(|(a, b)| (address(a), address(b))) {
-            let place = std::ptr::without_provenance_mut(from);
+        if let Some((from, to)) = range(line) {
             // SAFETY: these were never writable, so that every page of them is in the file.
-            unsafe { nix::libc::madvise(place, to - from, nix::libc::MADV_DONTNEED) };
+            unsafe { advise(from, to, nix::libc::MADV_DONTNEED) };
+            // Since Linux 6.18 a page fault maps as much around it as the page cache holds in one
+            // piece, of a file that was just written all of it, but nothing beyond its mapping. So
+            // it is made one of pieces, by a flag that tells them apart and that means nothing to
+            // a process that is not dumped.
+            for piece in (from & !(PIECE - 1)..to).step_by(2 * PIECE) {
+                // SAFETY: changes no page.
+                unsafe {
+                    advise(
+                        piece.max(from),
+                        to.min(piece + PIECE),
+                        nix::libc::MADV_DONTDUMP,
+                    )
+                };
+            }
         }
+    }
+    let here = (&raw const maps).addr();
+    let stack = maps.lines().find(|line| line.ends_with("[stack]"));
+    if let Some((from, _)) = stack.and_then(range) {
+        let below = (here & !0xfff).saturating_sub(4 << 12);
+        // SAFETY: what lies four pages below `maps` are frames of deeper calls that have ended;
+        // the one that is made now needs less.
+        unsafe { advise(from, below, nix::libc::MADV_DONTNEED) };
+    }
+}
+
+/// Bytes that a page fault maps at most. Smaller pieces cost more of the kernel's memory, some 200
+/// bytes each, than they save.
+const PIECE: usize = 32 << 10;
+
+/// The addresses of a line of /proc/PID/maps.
+fn range(line: &str) -> Option<(usize, usize)> {
+    let (from, to) = line.split(' ').next()?.split_once('-')?;
+    let address = |text: &str| usize::from_str_radix(text, 16).ok();
+    Some((address(from)?, address(to)?))
+}
+
+/// # Safety
+/// Nothing that the advice takes away may be used again.
+unsafe fn advise(from: usize, to: usize, advice: i32) {
+    if from < to {
+        let place = std::ptr::without_provenance_mut(from);
+        // SAFETY: as our caller says.
+        unsafe { nix::libc::madvise(place, to - from, advice) };
     }
 }
 
