@@ -38,6 +38,7 @@ except ImportError:  # since ansible-core 2.19
     from ansible._internal._templating._jinja_plugins import JinjaPluginIntercept
 
 import tiffin_carry
+import tiffin_compiled
 import tiffin_edits
 import tiffin_handlers
 import tiffin_lookups
@@ -316,6 +317,7 @@ def watch_filters():
 if __name__ == "__main__":
     watch_tasks()
     watch_filters()
+    tiffin_compiled.install()
     tiffin_vault.install()
     tiffin_lookups.install()
     tiffin_handlers.install(EXPRESSIONS)

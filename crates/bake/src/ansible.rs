@@ -23,12 +23,16 @@ use crate::{
 pub const HOST: &str = "box";
 
 /// What watches a play; the first is started, the others lie beside it.
-const LAUNCHER: [(&str, &str); 9] = [
+const LAUNCHER: [(&str, &str); 10] = [
     ("launcher.py", include_str!("../assets/launcher.py")),
     ("tiffin_carry.py", include_str!("../assets/tiffin_carry.py")),
     (
         "tiffin_closure.py",
         include_str!("../assets/tiffin_closure.py"),
+    ),
+    (
+        "tiffin_compiled.py",
+        include_str!("../assets/tiffin_compiled.py"),
     ),
     ("tiffin_edits.py", include_str!("../assets/tiffin_edits.py")),
     (
@@ -605,6 +609,53 @@ mod tests {
         assert_eq!(list(named), Some(BTreeSet::from(["web".to_owned()])));
         assert_eq!(list(&format!("{named}      copy\tTAGS: [web]\n")), None);
         assert_eq!(list("      web : include_role\tTAGS: []\n"), None);
+    }
+
+    /// By the interpreter that Ansible is installed for; what is compiled then would raise.
+    #[test]
+    fn modules_reach_the_box_compiled_and_only_what_was_compiled_from_the_same_source() {
+        const SCRIPT: &str = r#"
+import builtins, os, sys, tempfile, zipfile
+import tiffin_compiled
+from ansible.executor import module_common
+tiffin_compiled.install()
+assert getattr(module_common.zipfile, "ZIP_DEFLATED") == zipfile.ZIP_DEFLATED
+name = "ansible/module_utils/six/__init__.py"
+source = open(os.path.join(tiffin_compiled.ROOT, name), "rb").read()
+place = os.path.join(tempfile.mkdtemp(), "module.zip")
+with module_common.zipfile.ZipFile(place, "w") as archive:
+    for package in ("ansible", "ansible/module_utils"):
+        archive.writestr(package + "/__init__.py", b"")
+    archive.writestr(name, source)
+    archive.writestr("ansible/module_utils/_text.py", b"CHANGED = True\n")
+with zipfile.ZipFile(place) as archive:
+    names = archive.namelist()
+assert name + "c" in names and "ansible/module_utils/_text.pyc" not in names, names
+for module in [m for m in sys.modules if m.partition(".")[0] == "ansible"]:
+    del sys.modules[module]
+sys.path.insert(0, place)
+import ansible.module_utils._text as changed
+assert changed.CHANGED
+builtins.compile = None
+import ansible.module_utils.six as six
+assert six.PY3 and six.__file__.startswith(place)
+os.remove(place)
+os.rmdir(os.path.dirname(place))
+"#;
+        let Some(program) = find_program("ansible-playbook") else {
+            panic!("ci/setup installs Ansible");
+        };
+        let out = Command::new(interpreter(&program).unwrap())
+            .args(["-c", SCRIPT])
+            .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/assets"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
 
     #[test]
