@@ -195,7 +195,9 @@ fn round_trip(ahead: u64, megabytes: u64) {
     let took = begun.elapsed();
     writer.until(writer.written().len() + 500);
     let written = writer.end();
-    assert!(said.contains("writes were blocked for "), "{said}");
+    let (_, blocked) = said.split_once("writes were blocked for ").expect(&said);
+    let blocked: f64 = blocked.split(' ').next().unwrap().parse().unwrap();
+    assert!(blocked <= 5.0, "{said}");
     stop(&container);
     let frozen = when(&container, "CMD fsync\"");
     let thawed = when(&container, "fsyncUnlock complete");
@@ -257,6 +259,13 @@ fn round_trip(ahead: u64, megabytes: u64) {
         .windows(2)
         .map(|pair| pair[1].2 - pair[0].2)
         .fold(0.0, f64::max);
+    // What the writer saw of it, with what a busy machine adds.
+    assert!(longest <= 10.0, "it waited for {longest:.2} s\n{said}");
+    assert!(
+        thawed - frozen <= 5.0,
+        "mongod was still for {}",
+        thawed - frozen
+    );
     println!(
         "{documents} documents of {} and {megabytes} MB: backed up in {:.1} s to {} MB, restored in {:.1} s;\n{}\
          the longest that the writer waited for a document: {longest:.2} s",

@@ -48,6 +48,41 @@ fn a_shell_has_job_control() {
 
 #[test]
 #[ignore = "needs a baked box: make test-e2e"]
+fn without_a_volume_it_warns_and_two_on_one_volume_are_one_too_many() {
+    let settings = must(&mut run(&[], &["settings"]));
+    let volume = "All that must last lies on /data: run the box with a volume there, -v data:/data";
+    assert!(settings.contains(volume), "{settings}");
+    let bare = Container::run(&[]);
+    bare.until_healthy();
+    let logs = bare.logs();
+    assert!(
+        logs.contains("preflight: volume /data") && logs.contains("-v data:/data"),
+        "{logs}"
+    );
+    must(&mut docker(&["stop", "-t", "60", &bare.name]));
+    drop(bare);
+
+    let volume = Volume::new();
+    let flag = volume.flag();
+    let first = Container::run(&["-v", &flag]);
+    first.until_healthy();
+    let logs = first.logs();
+    assert!(!logs.contains("preflight: volume /data"), "{logs}");
+    let said = must_fail(&mut run(&["-v", &flag], &[]), 75);
+    let host = must(&mut first.exec(&["hostname"]));
+    for wanted in [
+        "another running box has locked it",
+        &host,
+        "stop that container first",
+    ] {
+        assert!(said.contains(wanted), "no `{wanted}` in {said}");
+    }
+    // The first one has not noticed.
+    first.round_trip();
+}
+
+#[test]
+#[ignore = "needs a baked box: make test-e2e"]
 fn names_all_wrong_settings_at_once_and_starts_nothing() {
     let flags = [
         "-e",

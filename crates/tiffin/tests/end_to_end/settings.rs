@@ -63,6 +63,7 @@ fn no_secret_of_the_settings_is_seen_anywhere() {
         flags.extend(["-e", pair]);
     }
     flags.extend(["-e", "MAIL_USERNAME=box", "-e", "MAIL_SERVER=mail.invalid"]);
+    flags.extend(["-e", STATUS_PAGE]);
     let container = Container::run(&flags);
     container.round_trip();
     container.until_healthy();
@@ -78,6 +79,50 @@ fn no_secret_of_the_settings_is_seen_anywhere() {
         told(&search, &out)
     );
 
+    let mut said = everything_said(&container);
+    let mut wrong = docker(&["run", "--rm"]);
+    wrong
+        .args(&flags)
+        .args(["-e", "REDIS_PORT=x", "-e", "REDIS_PASWORD=canary7Value0of"])
+        .arg(image());
+    said += &must_fail(&mut wrong, 78);
+    said += &must(&mut docker(&["image", "inspect", &image()]));
+    assert!(said.contains("mongod") && !said.contains(canary), "{said}");
+    must(&mut docker(&["stop", "-t", "60", &container.name]));
+    drop(container);
+
+    // The same of passwords that nobody gave.
+    let container = Container::run(&["--cap-add", "SYS_PTRACE", "-e", STATUS_PAGE]);
+    container.round_trip();
+    container.until_healthy();
+    let kept = must(&mut container.exec(&["cat", "/data/.tiffin/settings.json"]));
+    let kept: std::collections::BTreeMap<String, String> = serde_json::from_str(&kept).unwrap();
+    assert!(
+        kept.len() >= 3 && kept.contains_key("REDIS_PASSWORD"),
+        "{kept:?}"
+    );
+    let said = everything_said(&container);
+    for (name, value) in &kept {
+        assert!(value.len() >= 16, "{name}");
+        assert!(!said.contains(value), "{name} is shown");
+        let mut search = container.exec(&["python3", "-c", SEARCH, value]);
+        assert_eq!(must(&mut search), "", "{name}");
+    }
+}
+
+const STATUS_PAGE: &str = "TIFFIN_STATUS_PAGE=127.0.0.1:9001";
+
+/// Gets pages of the status page, as whoever has its token.
+const PAGES: &str = r#"
+import sys, urllib.request
+for path in sys.argv[2:]:
+    request = urllib.request.Request("http://127.0.0.1:9001" + path, headers={"Authorization": "Bearer " + sys.argv[1]})
+    print("==>", path)
+    print(urllib.request.urlopen(request).read().decode())
+"#;
+
+/// What a box that runs says to whoever asks: each verb, its status page, its support bundle.
+fn everything_said(container: &Container) -> String {
     let mut said = container.logs();
     for words in [
         &["status"][..],
@@ -94,14 +139,36 @@ fn no_secret_of_the_settings_is_seen_anywhere() {
         let mut command = container.exec(&["tiffin"]);
         said += &must(command.args(words));
     }
-    let mut wrong = docker(&["run", "--rm"]);
-    wrong
-        .args(&flags)
-        .args(["-e", "REDIS_PORT=x", "-e", "REDIS_PASWORD=canary7Value0of"])
-        .arg(image());
-    said += &must_fail(&mut wrong, 78);
-    said += &must(&mut docker(&["image", "inspect", &image()]));
-    assert!(said.contains("mongod") && !said.contains(canary), "{said}");
+    let link = must(&mut container.exec(&["tiffin", "status-page"]));
+    let (_, token) = link.rsplit_once('/').unwrap();
+    let mut pages = container.exec(&["python3", "-c", PAGES, token]);
+    pages.args([
+        "/",
+        "/settings",
+        "/logs",
+        "/logs/tiffin",
+        "/logs/mongod",
+        "/status",
+    ]);
+    let pages = must(&mut pages);
+    assert!(
+        pages.contains("REDIS_MAXMEMORY") && pages.contains("redis-server"),
+        "{pages}"
+    );
+    said += &pages;
+
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("support.tar.gz");
+    let mut command = container.exec(&["tiffin", "support-bundle"]);
+    must(command.stdout(std::fs::File::create(&bundle).unwrap()));
+    let mut open = std::process::Command::new("tar");
+    let bundled = must(open.arg("-xzOf").arg(&bundle));
+    // What the databases say of themselves is in it.
+    assert!(
+        bundled.contains("==> serverStatus") && bundled.contains("redis_version"),
+        "{bundled}"
+    );
+    said + &bundled
 }
 
 #[test]
