@@ -103,7 +103,7 @@ fn python(container: &Container, script: &str, external: bool) -> String {
 }
 
 /// Settings as an operator writes them into a file.
-fn target(server: &Databases, password: &str) -> String {
+pub fn target(server: &Databases, password: &str) -> String {
     let host = &server.container.name;
     format!(
         "# ours\nMONGODB_HOST={host}\nMONGODB_DATABASE=reports\nMONGODB_USER=app\nMONGODB_PASSWORD='{password}'\n\

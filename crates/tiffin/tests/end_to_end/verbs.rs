@@ -11,6 +11,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use crate::harness::*;
+use crate::moving;
 use crate::upgrade::{self, Customer, FILL, Releases, image_of, stack};
 
 const DOCUMENTS: usize = 10_000;
@@ -187,6 +188,15 @@ fn list(volume: &Volume) -> String {
     must(command.arg(image()).args(["-c", script]))
 }
 
+/// `docker exec BOX tiffin VERB`, which says this.
+fn told_within(account: &mut Account, container: &Container, verb: &str, wanted: &str) {
+    let words: Vec<&str> = std::iter::once("tiffin").chain(verb.split(' ')).collect();
+    let begun = Instant::now();
+    let said = must(&mut container.exec(&words));
+    account.seconds(verb, begun);
+    assert!(said.contains(wanted), "{verb}: {said}");
+}
+
 #[test]
 #[ignore = "takes minutes: make test-long"]
 fn long_every_verb_keeps_ten_thousand_documents_and_a_gigabyte_of_files() {
@@ -198,7 +208,16 @@ fn long_every_verb_keeps_ten_thousand_documents_and_a_gigabyte_of_files() {
     let customer = Customer {
         volume: Volume::new(),
     };
-    let container = customer.start(&image());
+    let container = Container::run(&[
+        "-v",
+        &customer.volume.flag(),
+        "-e",
+        "TIFFIN_STATUS_PAGE=127.0.0.1:9001",
+        "-e",
+        "TIFFIN_BACKUP_SCHEDULE=*-01-01 04:00",
+        "-e",
+        "TIFFIN_BACKUP_DIRECTORY=/data/backups",
+    ]);
     container.round_trip();
     upgrade::python(&container, FILL, &[&DOCUMENTS.to_string()]);
     let begun = Instant::now();
@@ -220,16 +239,67 @@ fn long_every_verb_keeps_ten_thousand_documents_and_a_gigabyte_of_files() {
     assert_eq!((said[0], said[3]), ("10001", "1073741829"), "{before}");
 
     // Questions that an operator asks.
-    for (what, verb, wanted) in [
-        ("preflight", &["preflight"][..], "0 errors"),
-        ("status", &["status"], "mongod"),
-        ("settings", &["settings", "--origin"], "MONGODB_HOST"),
+    for (verb, wanted) in [
+        ("preflight", "0 errors"),
+        ("status", "mongod"),
+        ("settings --origin", "MONGODB_HOST"),
+        ("explain MONGODB_URL", "/etc/backend/environment"),
+        ("check", "OK"),
+        ("render /etc/redis/redis.conf", "maxmemory 256mb"),
+        ("manifest compose", "services:"),
+        ("logs mongod", "mongod"),
+        ("top --once", "mongod"),
+        ("certificates", ""),
+        ("status-page", "http://"),
+        ("health", ""),
+        ("health --started", ""),
+        ("version", "acme/backend"),
     ] {
-        let begun = Instant::now();
-        let said = must(&mut container.exec(&[&["tiffin"], verb].concat()));
-        account.seconds(what, begun);
-        assert!(said.contains(wanted), "{said}");
+        told_within(&mut account, &container, verb, wanted);
     }
+    // Changes that are no upgrade.
+    let health = || container.until_healthy();
+    let set = "echo REDIS_MAXMEMORY=111mb >/data/settings.env";
+    must(&mut container.exec(&["sh", "-c", set]));
+    for (verb, wanted) in [
+        ("reload --dry-run", "redis-server"),
+        ("reload", "redis-server"),
+        ("restart mongod", ""),
+        ("restart backend-web", ""),
+        ("stop backend-worker", ""),
+        ("start backend-worker", ""),
+        ("reload nginx", ""),
+    ] {
+        told_within(&mut account, &container, verb, wanted);
+        if !verb.starts_with("stop") {
+            health();
+        }
+        assert_eq!(digest(&container), before, "{verb}");
+    }
+    let conf = must(&mut container.exec(&["grep", "^maxmemory ", "/etc/redis/redis.conf"]));
+    assert_eq!(conf, "maxmemory 111mb");
+    must(&mut container.exec(&["rm", "/data/settings.env"]));
+    told_within(&mut account, &container, "reload", "redis-server");
+    health();
+
+    // As a timer does it, at night.
+    let begun = Instant::now();
+    must(&mut container.exec(&["tiffin", "start", "scheduled-backup"]));
+    let file =
+        || must(&mut container.exec(&["sh", "-c", "ls /data/backups/*.tar.gz 2>&1 || true"]));
+    let is_whole = || {
+        let mut verify = container.exec(&["tiffin", "backup", "verify", &file()]);
+        output(&mut verify).status.success()
+    };
+    assert!(
+        within(Duration::from_secs(180), is_whole),
+        "{}",
+        container.logs()
+    );
+    account.seconds("a scheduled backup, until it is found whole", begun);
+    assert!(must(&mut container.exec(&["tiffin", "status"])).contains("backup"));
+    must(&mut container.exec(&["rm", "-r", "/data/backups"]));
+    assert_eq!(digest(&container), before);
     let bundle = path("support.tar.gz");
     account.of("support-bundle", &container.name, "support-bundle", || {
         let mut command = container.exec(&["tiffin", "support-bundle"]);
@@ -362,6 +432,30 @@ fn long_every_verb_keeps_ten_thousand_documents_and_a_gigabyte_of_files() {
     let container = customer.start(&image());
     container.until_healthy();
     assert_eq!(digest(&container), before);
+    customer.stop(container);
+
+    // The databases to servers elsewhere; the files stay.
+    let network = Network::new();
+    let server = Databases::new(&network.name);
+    let path = path("databases.env");
+    fs::write(&path, moving::target(&server, Databases::PASSWORD)).unwrap();
+    let (name, flag) = (unique("move"), customer.volume.flag());
+    let said = account.of("move -", &name, "move -", || {
+        let mut command = docker(&["run", "--rm", "-i", "--name", &name, "-v", &flag]);
+        command.args(["--network", &network.name]);
+        command.args([&image(), "move", "-"]);
+        must(command.stdin(File::open(&path).unwrap()))
+    });
+    assert!(said.contains("10001 documents of "), "{said}");
+    let container = Container::run(&["--network", &network.name, "-v", &flag]);
+    container.until_healthy();
+    assert_eq!(digest(&container), before);
+    let status = must(&mut container.exec(&["tiffin", "status"]));
+    let line = status.lines().find(|line| line.starts_with("mongod"));
+    assert!(
+        line.is_some_and(|line| line.contains("skipped")),
+        "{status}"
+    );
     container.round_trip();
     println!("{}", account.lines.join("\n"));
 }
