@@ -74,6 +74,7 @@ fmt: ## Format the Rust code
 bench: build ## Speed and size as ratios against other tools, in one run; DINIT=FOLDER with a built dinit
 	@ci/setup bench
 	ci/engine run ci/builder/bench --json $(CARGO_TARGET_DIR)/bench-builder.json
+	ci/engine run ci/builder/bench --recipe examples/udata/tiffin.yaml --changed examples/udata/udata.cfg.j2 --only archive warm --json $(CARGO_TARGET_DIR)/bench-udata.json
 	ci/supervisors/bench --json $(CARGO_TARGET_DIR)/bench-entrypoint.json $(if $(DINIT),--dinit $(DINIT))
 
 fulldeploy: setup ## Deploy the reference stack with the playbooks; stage=local is this machine

@@ -182,6 +182,85 @@ fn a_killed_build_leaves_no_unit_running() {
     );
 }
 
+/// The reference's own role, whose mongod runs while the box is baked, and tasks that talk to it.
+const MONGODB: &str = r#"- hosts: all
+  roles: [mongodb]
+  tasks:
+    - wait_for: {port: "{{ mongodb_port }}", timeout: 60}
+    - name: Add a user
+      community.mongodb.mongodb_user:
+        login_port: "{{ mongodb_port }}"
+        login_user: "{{ mongodb_admin_user }}"
+        login_password: "{{ mongodb_admin_password }}"
+        database: "{{ mongodb_database }}"
+        name: auditor
+        password: from-the-build
+        roles: [read]
+      vars: {ansible_python_interpreter: /opt/mongodb/venv/bin/python}
+    - name: Fill it
+      command:
+        argv:
+          - /opt/mongodb/venv/bin/python
+          - -c
+          - import pymongo; pymongo.MongoClient(port=16395, username='app', password='app', authSource='reports').reports.word.insert_one({'text':'from the build'})
+"#;
+
+#[test]
+#[ignore = "needs a baked box and minutes: make test-long"]
+fn long_mongodb_is_filled_by_ansibles_module() {
+    let small = Small::new("");
+    let role = repository().join("playbooks/roles/mongodb");
+    fs::create_dir(small.dir.path().join("roles")).unwrap();
+    must(
+        Command::new("cp")
+            .arg("-a")
+            .arg(role)
+            .arg(small.dir.path().join("roles")),
+    );
+    small.write("site.yml", MONGODB);
+    // Its data is no volume's here, so that the box has it.
+    small.write(
+        "tiffin.yaml",
+        "name: test/small
+playbook: site.yml
+start: [mongod]
+variables:
+  mongodb_port: 16395
+  mongodb_user: app
+  mongodb_password: app
+  mongodb_admin_password: admin
+  mongodb_database: reports
+",
+    );
+    let said = built(&small);
+    assert!(said.contains("ran while it was baked: mongod"), "{said}");
+    let loaded = Loaded::new(&small.dist().join("small-v1.tar"), "test/small:v1");
+    let running = Container::of(&loaded.image, &[]);
+    running.until_healthy();
+    let read = |user: &str, password: &str| {
+        let script = format!(
+            "import pymongo; print(pymongo.MongoClient(port=16395, username='{user}', password='{password}', authSource='reports').reports.word.find_one()['text'])"
+        );
+        running.exec(&["/opt/mongodb/venv/bin/python", "-c", &script])
+    };
+    assert_eq!(
+        must(&mut read("auditor", "from-the-build")),
+        "from the build"
+    );
+    let refused = must_fail(&mut read("auditor", "another"), 1);
+    assert!(refused.contains("Authentication failed"), "{refused}");
+    // It was stopped as its unit says.
+    let logs = running.logs();
+    assert!(!logs.contains("unclean shutdown"), "{logs}");
+    must(&mut docker(&["stop", "--time", "60", &running.name]));
+    assert_eq!(
+        running.wait(Duration::from_secs(1)),
+        0,
+        "{}",
+        running.logs()
+    );
+}
+
 /// Roles for databases make users and tables while the server runs.
 const DATABASES: &str = r#"
     - apt:
