@@ -484,28 +484,22 @@ pub fn settle() {
     // SAFETY: free memory is nobody's.
     unsafe { nix::libc::malloc_trim(0) };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    // The linker puts constants that need no relocation before the code. What lies behind
-    // it has been written to, and would be lost.
-    let code = maps.lines().position(|line| line.contains(" r-xp "));
-    let whole = maps.lines().take(code.map_or(0, |at| at + 1));
-    for line in whole.filter(|line| line.contains('/') && !line.contains(" rw")) {
-        if let Some((from, to)) = range(line) {
-            // SAFETY: these were never writable, so that every page of them is in the file.
-            unsafe { advise(from, to, nix::libc::MADV_DONTNEED) };
-            // Since Linux 6.18 a page fault maps as much around it as the page cache holds in one
-            // piece, of a file that was just written all of it, but nothing beyond its mapping. So
-            // it is made one of pieces, by a flag that tells them apart and that means nothing to
-            // a process that is not dumped.
-            for piece in (from & !(PIECE - 1)..to).step_by(2 * PIECE) {
-                // SAFETY: changes no page.
-                unsafe {
-                    advise(
-                        piece.max(from),
-                        to.min(piece + PIECE),
-                        nix::libc::MADV_DONTDUMP,
-                    )
-                };
-            }
+    for (from, to) in program(&maps) {
+        // SAFETY: these were never writable, so that every page of them is in the file.
+        unsafe { advise(from, to, nix::libc::MADV_DONTNEED) };
+        // Since Linux 6.18 a page fault maps as much around it as the page cache holds in one
+        // piece, of a file that was just written all of it, but nothing beyond its mapping. So
+        // it is made one of pieces, by a flag that tells them apart and that means nothing to
+        // a process that is not dumped.
+        for piece in (from & !(PIECE - 1)..to).step_by(2 * PIECE) {
+            // SAFETY: changes no page.
+            unsafe {
+                advise(
+                    piece.max(from),
+                    to.min(piece + PIECE),
+                    nix::libc::MADV_DONTDUMP,
+                )
+            };
         }
     }
     let here = (&raw const maps).addr();
@@ -521,6 +515,20 @@ pub fn settle() {
 /// Bytes that a page fault maps at most. Smaller pieces cost more of the kernel's memory, some 200
 /// bytes each, than they save.
 const PIECE: usize = 32 << 10;
+
+/// Where /proc/PID/maps says that a program's constants and code are. The linker puts constants
+/// that need no relocation before the code. What lies behind it has been written to, and would be
+/// lost.
+fn program(maps: &str) -> Vec<(usize, usize)> {
+    let files = || maps.lines().filter(|line| line.contains('/'));
+    // The kernel's own code, [vdso], may lie before ours.
+    let code = files().position(|line| line.contains(" r-xp "));
+    files()
+        .take(code.map_or(0, |at| at + 1))
+        .filter(|line| !line.contains(" rw"))
+        .filter_map(range)
+        .collect()
+}
 
 /// The addresses of a line of /proc/PID/maps.
 fn range(line: &str) -> Option<(usize, usize)> {
@@ -867,5 +875,27 @@ pub fn environment_of(pid: i32) -> Option<Vec<u8>> {
             content.ok()
         }
         other => other.ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// It stood first in one start of fifty, and all that a start had needed stayed mapped.
+    #[test]
+    fn the_programs_code_is_known_where_the_kernels_own_comes_before_it() {
+        let vdso = "7f00000f0000-7f00000f2000 r-xp 00000000 00:00 0 [vdso]\n";
+        let file = "7f0000200000-7f0000286000 r--p 00000000 fe:00 60 /usr/lib/tiffin/entrypoint\n\
+                    7f0000286000-7f0000678000 r-xp 00085000 fe:00 60 /usr/lib/tiffin/entrypoint\n\
+                    7f0000678000-7f00006bb000 r--p 00476000 fe:00 60 /usr/lib/tiffin/entrypoint\n\
+                    7f00006bb000-7f00006bf000 rw-p 004b8000 fe:00 60 /usr/lib/tiffin/entrypoint\n";
+        let heap = "555500000000-555500021000 rw-p 00000000 00:00 0 [heap]\n";
+        let program = [
+            (0x7f00_0020_0000, 0x7f00_0028_6000),
+            (0x7f00_0028_6000, 0x7f00_0067_8000),
+        ];
+        for maps in [format!("{heap}{vdso}{file}"), format!("{heap}{file}{vdso}")] {
+            assert_eq!(super::program(&maps), program);
+        }
+        assert_eq!(super::program(vdso), []);
     }
 }

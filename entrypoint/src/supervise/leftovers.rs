@@ -110,6 +110,33 @@ impl Table {
         processes
     }
 
+    /// Whose each process is, by the service's place. What neither leads nor is in a session of
+    /// a service and has no parent there is asked for its marks: a look at one more file.
+    pub fn shares(&mut self, services: &[Traits<'_>]) -> Vec<(usize, Process)> {
+        let mut sessions = HashMap::new();
+        for (at, service) in services.iter().enumerate() {
+            sessions.extend(service.sessions.iter().map(|session| (*session, at)));
+        }
+        let mut owners: HashMap<i32, usize> = HashMap::new();
+        let mut shares = Vec::with_capacity(self.descendants.len());
+        for at in 0..self.descendants.len() {
+            let process = self.descendants[at];
+            let known = sessions
+                .get(&process.session)
+                .or_else(|| owners.get(&process.parent));
+            let owner = known.copied().or_else(|| {
+                services
+                    .iter()
+                    .position(|service| self.bears(process.pid, *service))
+            });
+            if let Some(owner) = owner {
+                owners.insert(process.pid, owner);
+                shares.push((owner, process));
+            }
+        }
+        shares
+    }
+
     fn bears(&mut self, pid: i32, service: Traits<'_>) -> bool {
         let number = *self.numbers.entry(pid).or_insert_with(|| {
             let own = first()..first() + NUMBERS;
