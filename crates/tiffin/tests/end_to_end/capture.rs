@@ -28,16 +28,20 @@ const PLAY: &str = r#"
       service: {name: "{{ 'app' }}", state: restarted}
     - name: reload programs
       command: supervisorctl restart worker:one
+    - name: of nobody
+      service: {name: app, state: restarted}
   tasks:
     - file: {path: /etc/t, state: directory}
     - copy: {src: app.service, dest: /etc/systemd/system/app.service}
     - template: {src: t.j2, dest: /etc/t/short}
       notify: [write late, app changed]
     - ansible.builtin.template: {src: t.j2, dest: /etc/t/fqcn}
+      notify: [restart app, reload programs]
     - template: {src: t.j2, dest: "/etc/t/loop-{{ item }}"}
       loop: "{{ list }}"
     - template: {src: t.j2, dest: "/etc/t/items-{{ item }}"}
       with_items: [one, two]
+      notify: "acme.stack.web : reload web"
     - template: {src: t.j2, dest: "/etc/t/dict-{{ item.key }}"}
       with_dict: "{{ pairs }}"
     - include_role: {name: local, tasks_from: more}
@@ -185,7 +189,7 @@ fn every_form(prepare: impl Fn(&mut Command) -> bool) {
     assert_eq!(handlers["app changed"], app("restart"));
     assert_eq!(handlers["reload web"], app("reload"));
     assert_eq!(handlers["acme.stack.web : reload web"], app("reload"));
-    // Nothing has notified it.
+    assert_eq!(handlers.get("of nobody"), None);
     assert_eq!(
         handlers["reload programs"],
         json!([{"service": "one", "action": "restart"}])

@@ -35,7 +35,7 @@ fn contract() -> Value {
 
 /// What a setting could be; which of them it takes, the box says. A certificate with its key
 /// comes after these.
-const CANDIDATES: [&str; 18] = [
+const CANDIDATES: [&str; 20] = [
     "changed-1",
     "7",
     "7m",
@@ -54,7 +54,11 @@ const CANDIDATES: [&str; 18] = [
     "5 4 * * *",
     "[\"changed\"]",
     "{\"changed\": 1}",
+    "mongodb://auditor:changed@a.bank.test,b.bank.test/changed?replicaSet=rs0",
+    "rediss://:changed@c.bank.test:6390",
 ];
+/// They win over the other settings of their databases.
+const URLS: [&str; 2] = ["MONGODB_URL", "REDIS_URL"];
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
@@ -175,6 +179,7 @@ fn each_setting_changes_exactly_the_files_that_explain_lists() {
         if ["HTTPS_CERTIFICATE", "HTTPS_KEY"].contains(name) {
             without.push("HTTPS");
         }
+        without.extend(URLS.iter().filter(|url| *url != name));
         ask += &render(&format!("all {name}"), &but(&without));
         without.push(name);
         ask += &render(&format!("but {name}"), &but(&without));
