@@ -37,8 +37,8 @@ fn it_names_no_interpreter_and_no_library() {
         "{said}"
     );
     assert!(
-        bytes.len() <= 8 << 20,
-        "{} bytes are more than 8 MiB",
+        bytes.len() <= 5_000_000,
+        "{} bytes are more than 5 MB",
         bytes.len()
     );
 }
