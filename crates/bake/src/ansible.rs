@@ -483,6 +483,9 @@ struct Transcript {
     /// What it is, and its name.
     current: String,
     lines: VecDeque<String>,
+    /// Which line of them tells the task's first failure, and whether the playbook expects it.
+    failure: Option<usize>,
+    ignored: bool,
     failed: Option<(String, String)>,
 }
 
@@ -497,24 +500,29 @@ impl Transcript {
         if begins.is_some() || line.starts_with("PLAY ") {
             self.close();
             self.lines.clear();
+            (self.failure, self.ignored) = (None, false);
         }
         if let Some((what, name)) = &begins {
             self.current = format!("{what}`{name}`");
         }
-        if self.lines.len() == OUTPUT_LINES {
-            self.lines.pop_front();
+        self.ignored |= line.trim() == "...ignoring";
+        if self.failure.is_none() && ["fatal: ", "failed: "].iter().any(|f| line.starts_with(f)) {
+            self.failure = Some(self.lines.len());
         }
-        self.lines.push_back(line.to_owned());
+        // What comes before a failure goes first, and nothing of it for what comes after.
+        if self.lines.len() < OUTPUT_LINES {
+            self.lines.push_back(line.to_owned());
+        } else if self.failure != Some(0) {
+            self.lines.pop_front();
+            self.failure = self.failure.map(|at| at - 1);
+            self.lines.push_back(line.to_owned());
+        }
         begins.map(|(_, name)| name)
     }
 
     fn close(&mut self) {
         // `...ignoring` follows a failure that the playbook expects.
-        let fatal = self
-            .lines
-            .iter()
-            .any(|l| l.starts_with("fatal: ") || l.starts_with("failed: "));
-        if fatal && !self.lines.iter().any(|l| l.trim() == "...ignoring") {
+        if self.failure.is_some() && !self.ignored {
             let text = self
                 .lines
                 .iter()
@@ -675,5 +683,30 @@ os.rmdir(os.path.dirname(place))
         let (task, output) = transcript.failure();
         assert_eq!(task, "task `a : real`");
         assert!(output.contains("=> no") && !output.contains("may fail"));
+    }
+
+    /// Lines of the items after it took its place.
+    #[test]
+    fn the_item_that_failed_is_shown_however_many_come_after_it() {
+        for before in [0, 10, 1000] {
+            let mut transcript = Transcript::default();
+            transcript.line("TASK [a : loop] ***");
+            for at in 0..before {
+                transcript.line(&format!("ok: [box] => (item={at})"));
+            }
+            transcript.line("failed: [box] (item=wrong) => {");
+            transcript.line("    \"msg\": \"why\"");
+            for at in 0..1000 {
+                transcript.line(&format!("ok: [box] => (item=later {at})"));
+            }
+            transcript.line("PLAY RECAP ***");
+            let (task, output) = transcript.failure();
+            assert_eq!(task, "task `a : loop`");
+            assert!(
+                output.contains("(item=wrong) => {\n    \"msg\": \"why\"\n"),
+                "{output}"
+            );
+            assert_eq!(output.lines().count(), OUTPUT_LINES);
+        }
     }
 }

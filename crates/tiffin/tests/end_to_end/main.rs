@@ -25,6 +25,7 @@ mod progress;
 mod reads;
 mod roles;
 mod rootless;
+mod same;
 mod settings;
 mod steps;
 mod storm;
