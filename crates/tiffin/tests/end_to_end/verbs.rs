@@ -444,7 +444,9 @@ fn long_every_verb_keeps_ten_thousand_documents_and_a_gigabyte_of_files() {
         let mut command = docker(&["run", "--rm", "-i", "--name", &name, "-v", &flag]);
         command.args(["--network", &network.name]);
         command.args([&image(), "move", "-"]);
-        must(command.stdin(File::open(&path).unwrap()))
+        let out = output(command.stdin(File::open(&path).unwrap()));
+        assert!(out.status.success(), "{}", told(&command, &out));
+        String::from_utf8_lossy(&out.stderr).into_owned()
     });
     assert!(said.contains("10001 documents of "), "{said}");
     let container = Container::run(&["--network", &network.name, "-v", &flag]);
