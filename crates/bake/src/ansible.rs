@@ -523,23 +523,19 @@ impl Transcript {
     fn close(&mut self) {
         // `...ignoring` follows a failure that the playbook expects.
         if self.failure.is_some() && !self.ignored {
-            let text = self
-                .lines
-                .iter()
-                .fold(String::new(), |text, line| text + line + "\n");
-            self.failed = Some((self.current.clone(), text));
+            self.failed = Some((self.current.clone(), self.text()));
         }
+    }
+
+    fn text(&self) -> String {
+        let lines = self.lines.iter();
+        lines.fold(String::new(), |text, line| text + line + "\n")
     }
 
     fn failure(mut self) -> (String, String) {
         self.close();
-        self.failed.unwrap_or_else(|| {
-            let text = self
-                .lines
-                .iter()
-                .fold(String::new(), |text, line| text + line + "\n");
-            ("ansible-playbook".into(), text)
-        })
+        let failed = self.failed.take();
+        failed.unwrap_or_else(|| ("ansible-playbook".into(), self.text()))
     }
 }
 

@@ -147,22 +147,8 @@ impl Texts {
         let mut open: Vec<Open> = Vec::new();
         for event in Parser::new_from_str(text) {
             let (event, _) = event.ok()?;
+            nest(&mut open, &event);
             match event {
-                Event::SequenceStart(..) => {
-                    let key = value_of(&mut open).unwrap_or_default();
-                    open.push(Open {
-                        map: false,
-                        key: Some(key),
-                    });
-                }
-                Event::MappingStart(..) => {
-                    value_of(&mut open);
-                    open.push(Open {
-                        map: true,
-                        key: None,
-                    });
-                }
-                Event::SequenceEnd | Event::MappingEnd => drop(open.pop()),
                 Event::Alias(_) => match value_of(&mut open).as_deref() {
                     Some("notify") => self.notifies_any = true,
                     Some(key) if EXPRESSIONS.contains(&key) => self.dynamic = true,
@@ -449,6 +435,28 @@ fn without_comments(text: &str, kept: usize) -> &str {
     text[..end].trim_end_matches(['\n', '\r'])
 }
 
+/// What is open when a list or a map has begun or ended; a list is what its key says.
+fn nest(open: &mut Vec<Open>, event: &Event<'_>) {
+    match event {
+        Event::SequenceStart(..) => {
+            let key = value_of(open).unwrap_or_default();
+            open.push(Open {
+                map: false,
+                key: Some(key),
+            });
+        }
+        Event::MappingStart(..) => {
+            value_of(open);
+            open.push(Open {
+                map: true,
+                key: None,
+            });
+        }
+        Event::SequenceEnd | Event::MappingEnd => drop(open.pop()),
+        _ => {}
+    }
+}
+
 /// Whether one of the handlers in YAML has one of the names, `None` for any.
 fn could_notify(notified: Option<&BTreeSet<String>>, handlers: &[u8]) -> bool {
     let (Some(notified), Ok(text)) = (notified, std::str::from_utf8(handlers)) else {
@@ -469,22 +477,8 @@ fn could_notify(notified: Option<&BTreeSet<String>>, handlers: &[u8]) -> bool {
         let Ok((event, _)) = event else {
             return true;
         };
+        nest(&mut open, &event);
         match event {
-            Event::SequenceStart(..) => {
-                let key = value_of(&mut open).unwrap_or_default();
-                open.push(Open {
-                    map: false,
-                    key: Some(key),
-                });
-            }
-            Event::MappingStart(..) => {
-                value_of(&mut open);
-                open.push(Open {
-                    map: true,
-                    key: None,
-                });
-            }
-            Event::SequenceEnd | Event::MappingEnd => drop(open.pop()),
             Event::Alias(_) => return true,
             Event::Scalar(value, ..) => match value_of(&mut open).as_deref() {
                 Some("name" | "listen") if is(&value) => return true,

@@ -90,11 +90,6 @@ impl Table {
 
     /// Living processes that belong to the service.
     pub fn of(&mut self, service: Traits<'_>) -> Vec<i32> {
-        let found = self.processes_of(service);
-        found.into_iter().map(|process| process.pid).collect()
-    }
-
-    pub fn processes_of(&mut self, service: Traits<'_>) -> Vec<Process> {
         let mut found = HashSet::new();
         let mut processes = Vec::new();
         for at in 0..self.descendants.len() {
@@ -104,7 +99,7 @@ impl Table {
                 || self.bears(process.pid, service)
             {
                 found.insert(process.pid);
-                processes.push(process);
+                processes.push(process.pid);
             }
         }
         processes
